@@ -1,0 +1,422 @@
+"""Patterns: EventBridge semantics for exact values, and every refusal by name."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triggerflow.errors import PatternError
+from triggerflow.triggers import compile_pattern
+
+# --- what matches -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "document", "expected"),
+    [
+        ({"a": ["x"]}, {"a": "x"}, True),
+        ({"a": ["x", "y"]}, {"a": "y"}, True),
+        ({"a": ["x"]}, {"a": "X"}, False),
+        ({"a": ["x"]}, {"a": "xy"}, False),
+        ({"a": ["x"]}, {"b": "x"}, False),
+        ({"a": ["x"]}, {}, False),
+        ({"a": ["x"]}, {"a": {"x": "x"}}, False),
+        ({"a": [""]}, {"a": ""}, True),
+        ({"a": ["x"], "b": ["y"]}, {"a": "x", "b": "y"}, True),
+        ({"a": ["x"], "b": ["y"]}, {"a": "x", "b": "z"}, False),
+        ({"a": {"b": ["x"]}}, {"a": {"b": "x", "c": 1}}, True),
+        ({"a": {"b": ["x"]}}, {"a": "x"}, False),
+        ({"a": {"b": ["x"]}}, {"a": None}, False),
+        ({"a": {"b": {"c": [1]}}}, {"a": {"b": {"c": 1}}}, True),
+        # a key with dots is a key
+        ({"a.b": ["x"]}, {"a": {"b": "x"}}, False),
+        ({"a": {"b": ["x"]}}, {"a.b": "x"}, False),
+        ({"a.b": ["x"]}, {"a.b": "x"}, True),
+        ({"": ["x"]}, {"": "x"}, True),
+    ],
+)
+def test_fields(pattern: object, document: object, expected: bool) -> None:
+    """Fields are ANDed, the values of a leaf ORed, keys taken as they are."""
+    assert compile_pattern(pattern)(document) is expected
+
+
+VALUES = [None, False, True, 0, 1, 2, 0.5, "", "0", "1", "true", "null", "1.0", 2**53 + 1]
+
+
+@pytest.mark.parametrize(("wanted", "value"), list(itertools.product(VALUES, VALUES)))
+def test_values_match_only_with_their_type(wanted: object, value: object) -> None:
+    """1, "1" and true are three values; null is not false, nor 0, nor absent."""
+    same = type(wanted) is type(value) and wanted == value
+    assert compile_pattern({"a": [wanted]})({"a": value}) is same
+    assert compile_pattern({"a": [wanted]})({"a": ["no", [value]]}) is same
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "expected"),
+    [
+        (1, 1.0, True),
+        (1.0, 1, True),
+        (0, -0.0, True),
+        (-0.0, 0, True),
+        (1.5, 1.5, True),
+        (2**53, float(2**53), True),
+        (2**53 + 1, float(2**53), False),
+        (1e300, 1e300, True),
+        (1, float("nan"), False),
+        (1, 10**400, False),
+    ],
+)
+def test_numbers_compare_by_value(wanted: float, value: float, expected: bool) -> None:
+    """Integers and floats of one value are one value; no rounding makes others equal."""
+    assert compile_pattern({"a": [wanted]})({"a": value}) is expected
+
+
+def test_null_needs_an_explicit_null() -> None:
+    """A null pattern matches a null, not an absent field and not an empty array."""
+    pattern = compile_pattern({"a": {"b": [None]}})
+    assert pattern({"a": {"b": None}})
+    assert not pattern({"a": {}})
+    assert not pattern({"a": None})
+    assert not pattern({"a": {"b": []}})
+
+
+TWO = {"a": {"x": [1], "y": [2]}}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "document", "expected"),
+    [
+        # a leaf inside arrays, at any depth
+        ({"a": [1]}, {"a": [0, 1]}, True),
+        ({"a": [1]}, {"a": [[0], [[1]]]}, True),
+        ({"a": [1]}, {"a": []}, False),
+        ({"a": [1]}, {"a": [[], [[]]]}, False),
+        ({"a": [1]}, {"a": [{"a": 1}]}, False),
+        ({"a": {"x": [1]}}, {"a": [{"x": 0}, {"x": [3, 1]}]}, True),
+        ({"a": {"x": [1]}}, {"a": [[[{"x": 1}]]]}, True),
+        ({"a": {"x": [1]}}, {"a": ["x", 1, None]}, False),
+        # two fields: the same element
+        (TWO, {"a": {"x": 1, "y": 2}}, True),
+        (TWO, {"a": [{"x": 1, "y": 2}]}, True),
+        (TWO, {"a": [{"x": 1}, {"y": 2}]}, False),
+        (TWO, {"a": [{"x": 1, "y": 3}, {"x": 3, "y": 2}]}, False),
+        (TWO, {"a": [{"x": 1, "y": 3}, {"x": 1, "y": 2}]}, True),
+        (TWO, {"a": [[{"x": 1}, {"y": 2}], [{"y": 2, "x": 1}]]}, True),
+        (TWO, {"a": [[{"x": 1}], [{"y": 2}]]}, False),
+        (TWO, {"a": [{"x": [0, 1], "y": [2, 0]}]}, True),
+        # different arrays are independent of one another
+        ({"a": {"x": [1]}, "b": {"y": [2]}}, {"a": [0, {"x": 1}], "b": [{"y": 2}, 0]}, True),
+        # arrays inside an element's field
+        (
+            {"a": {"x": [1], "b": {"y": [2], "z": [3]}}},
+            {"a": [{"x": 1, "b": [{"y": 2}, {"z": 3}]}, {"b": {"y": 2, "z": 3}}]},
+            False,
+        ),
+        (
+            {"a": {"x": [1], "b": {"y": [2], "z": [3]}}},
+            {"a": [{"x": 1, "b": [{"y": 2, "z": 4}, {"y": 2, "z": 3}]}]},
+            True,
+        ),
+    ],
+)
+def test_arrays_are_crushed_and_consistent(
+    pattern: object, document: object, expected: bool
+) -> None:
+    """A leaf holds if any element does; two fields must hold in one and the same element."""
+    assert compile_pattern(pattern)(document) is expected
+
+
+@pytest.mark.parametrize("document", [None, 1, "a", [{"a": 1}], [], True])
+def test_only_objects_match(document: object) -> None:
+    """A document that isn't an object matches nothing and raises nothing."""
+    assert compile_pattern({"a": [1]})(document) is False
+
+
+# --- compared with an evaluator that works quite differently ---------------------------
+
+
+def choices(value: object) -> list[Any]:
+    """List all that is left of a value when one element is chosen from every array.
+
+    That is array consistency by definition: the pattern holds if all of it holds for one
+    choice.
+    An empty array leaves nothing, so its field is gone (`...`).
+    """
+    if isinstance(value, list):
+        found = [choice for element in value for choice in choices(element)]
+        return found or [...]
+    if isinstance(value, dict):
+        rows = itertools.product(*(choices(inner) for inner in value.values()))
+        return [dict(zip(value, row, strict=True)) for row in rows]
+    return [value]
+
+
+def naive(pattern: dict[str, Any], document: dict[str, Any]) -> bool:
+    def holds(part: Any, value: Any) -> bool:
+        if isinstance(part, dict):
+            return isinstance(value, dict) and all(
+                key in value and holds(inner, value[key]) for key, inner in part.items()
+            )
+        return any(
+            isinstance(value, bool) == isinstance(wanted, bool)
+            and value == wanted
+            and isinstance(value, str | bool | int | float | None)
+            for wanted in part
+        )
+
+    return any(holds(pattern, choice) for choice in choices(document))
+
+
+keys = st.sampled_from(["a", "b", "c.d"])
+scalars = st.sampled_from([None, True, False, 0, 1, 1.0, 0.0, 0.5, "0", "1", ""])
+patterns = st.recursive(
+    st.lists(scalars, min_size=1, max_size=2),
+    lambda inner: st.dictionaries(keys, inner, min_size=1, max_size=2),
+    max_leaves=4,
+).filter(lambda pattern: isinstance(pattern, dict))
+documents = st.dictionaries(
+    keys,
+    st.recursive(
+        scalars,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(keys, inner, max_size=2)
+            | st.lists(st.dictionaries(keys, inner, max_size=2), max_size=3)
+        ),
+        max_leaves=7,
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(patterns, documents)
+def test_equals_a_naive_evaluator(pattern: dict[str, Any], document: dict[str, Any]) -> None:
+    """The compiled pattern agrees with trying every choice of one element from each array."""
+    assert compile_pattern(pattern)(document) is naive(pattern, document)
+
+
+@settings(deadline=None)
+@given(documents, st.data())
+def test_a_pattern_taken_from_the_document_matches(
+    document: dict[str, Any], data: st.DataObject
+) -> None:
+    """A pattern drawn from one choice of a document's own leaves matches the document."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, dict):
+            fields = {key: of(inner) for key, inner in value.items() if inner is not ...}
+            return {key: inner for key, inner in fields.items() if inner is not ...} or ...
+        return [value]
+
+    pattern = of(data.draw(st.sampled_from(choices(document))))
+    if pattern is not ...:
+        assert compile_pattern(pattern)(document)
+        assert naive(pattern, document)
+
+
+# --- what is refused ----------------------------------------------------------------
+
+SURROGATE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "problem"),
+    [
+        (None, "match", "found null, expected an object"),
+        ([], "match", "found a list, expected an object"),
+        ("x", "match", "found a string, expected an object"),
+        ({}, "match", "an empty object is not allowed"),
+        ({"a": {}}, "match.a", "an empty object is not allowed"),
+        ({"a": {"b": {"c": {}}}}, "match.a.b.c", "an empty object is not allowed"),
+        (
+            {"object": {"type": "Person"}},
+            "match.object.type",
+            "found a string, expected a list",
+        ),
+        ({"a": 1}, "match.a", "found a number, expected a list"),
+        ({"a": True}, "match.a", "found a boolean, expected a list"),
+        ({"a": None}, "match.a", "found null, expected a list"),
+        ({"a": ("x",)}, "match.a", "found a Python tuple, expected a list"),
+        ({"a": []}, "match.a", "an empty list is not allowed"),
+        ({"a": [["x"]]}, "match.a[0]", "found a list, expected a string, number"),
+        ({"a": ["x", []]}, "match.a[1]", "found a list, expected a string, number"),
+        ({"a": [float("nan")]}, "match.a[0]", "found nan, expected a finite number"),
+        ({"a": [1, float("-inf")]}, "match.a[1]", "found -inf, expected a finite number"),
+        ({"a": [2**64]}, "match.a[0]", "an integer outside 64 bits"),
+        ({"a": [-(10**5000)]}, "match.a[0]", "an integer outside 64 bits"),
+        ({"a": [b"x"]}, "match.a[0]", "found a Python bytes"),
+        ({"a": [SURROGATE]}, "match.a[0]", "lone surrogate"),
+        ({SURROGATE: ["x"]}, "match", "lone surrogate"),
+        ({1: ["x"]}, "match", "found a key that is a number, expected a string"),
+        ({"a": {None: ["x"]}}, "match.a", "found a key that is null, expected a string"),
+        ({"a b": {"c.d": 1}}, 'match["a b"]["c.d"]', "found a number"),
+        ({"$or": [{"a": [1]}, {"b": [2]}]}, 'match["$or"]', '"$or" is not supported yet'),
+        ({"a": {"$or": [{"b": [1]}]}}, 'match.a["$or"]', '"$or" is not supported yet'),
+        ({"a": [{}]}, "match.a[0]", "exactly one key, found none"),
+        (
+            {"a": [{"prefix": "x", "suffix": "y"}]},
+            "match.a[0]",
+            "exactly one key, found 'prefix'",
+        ),
+        ({"a": [{"regex": "x"}]}, "match.a[0]", "unknown operator 'regex'"),
+        ({"a": ["x", {"Prefix": "x"}]}, "match.a[1]", "unknown operator 'Prefix'"),
+        ({"a": [{1: "x"}]}, "match.a[0]", "unknown operator 'a number'"),
+    ],
+)
+def test_refused(pattern: object, path: str, problem: str) -> None:
+    """What breaks a rule is refused at compile time, with its path and the reason."""
+    with pytest.raises(PatternError) as caught:
+        compile_pattern(pattern)
+    assert caught.value.path == path
+    assert problem in caught.value.problem
+    assert f"pattern at {path}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("operator", "operand"),
+    [
+        ("prefix", "x"),
+        ("suffix", "x"),
+        ("wildcard", "x*"),
+        ("equals-ignore-case", "x"),
+        ("numeric", [">", 1]),
+        ("exists", False),
+        ("anything-but", ["x"]),
+        ("cidr", "10.0.0.0/8"),
+    ],
+)
+def test_operators_to_come_are_refused_by_name(operator: str, operand: object) -> None:
+    """EventBridge's other operators are named and refused, with a way out, never ignored."""
+    with pytest.raises(PatternError) as caught:
+        compile_pattern({"object": {"type": ["x", {operator: operand}]}})
+    assert caught.value.path == "match.object.type[1]"
+    assert f"{operator!r} is not supported yet: only exact values" in caught.value.problem
+    assert caught.value.remedy
+
+
+def test_a_misspelt_operator_names_the_nearest() -> None:
+    """A typo in an operator's name gets the name that was probably meant."""
+    with pytest.raises(PatternError, match="did you mean 'prefix'"):
+        compile_pattern({"a": [{"prefx": "x"}]})
+
+
+# --- normal form --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"a": [1]}, {"a": [1.0]}),
+        ({"a": [0]}, {"a": [-0.0]}),
+        ({"a": [2**60]}, {"a": [2.0**60]}),
+        ({"a": ["x", "y"]}, {"a": ["y", "x", "y"]}),
+        ({"a": [1, "1", True, None]}, {"a": [None, True, "1", 1.0]}),
+        ({"a": [1], "b": {"c": [2]}}, {"b": {"c": [2]}, "a": [1]}),
+    ],
+)
+def test_one_meaning_has_one_source(one: object, two: object) -> None:
+    """Order, repetition and the kind of an integral number make no difference."""
+    assert compile_pattern(one) == compile_pattern(two)
+    assert hash(compile_pattern(one)) == hash(compile_pattern(two))
+    assert compile_pattern(one).text == compile_pattern(two).text
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"a": [1]}, {"a": [True]}),
+        ({"a": [0]}, {"a": [False]}),
+        ({"a": [1]}, {"a": ["1"]}),
+        ({"a": [None]}, {"a": ["null"]}),
+        ({"a": {"b": [1]}}, {"a.b": [1]}),
+        ({"a": [1]}, {"a": [1, True]}),
+    ],
+)
+def test_other_meanings_are_unequal(one: object, two: object) -> None:
+    """Patterns that Python's own == would mix up (1 and True) stay apart."""
+    assert compile_pattern(one) != compile_pattern(two)
+
+
+@given(patterns)
+def test_the_source_compiles_to_itself(pattern: dict[str, Any]) -> None:
+    """A stored source gives the same pattern back."""
+    compiled = compile_pattern(pattern)
+    again = compile_pattern(compiled.source)
+    assert again == compiled
+    assert again.text == compiled.text
+    assert again.paths == compiled.paths
+
+
+def test_paths_and_source() -> None:
+    """`paths` has every leaf's keys, sorted; `source` is a copy that nobody else holds."""
+    compiled = compile_pattern({"b": [2, 1, 2.0], "a": {"c.d": ["x"], "a": [None]}})
+    assert compiled.paths == (("a", "a"), ("a", "c.d"), ("b",))
+    assert compiled.source == {"a": {"a": [None], "c.d": ["x"]}, "b": [1, 2]}
+    compiled.source["b"].append(3)
+    assert compiled.source["b"] == [1, 2]
+
+
+# --- bombs --------------------------------------------------------------------------
+
+
+def nested(depth: int, leaf: Any, wrap: str) -> Any:
+    value = leaf
+    for _ in range(depth):
+        value = {"a": value} if wrap == "object" else [value]
+    return value
+
+
+def test_the_deepest_documents() -> None:
+    """A pattern 128 deep matches a document 128 deep, objects or objects in arrays."""
+    pattern = compile_pattern(nested(128, ["x"], "object"))
+    assert pattern(nested(128, "x", "object"))
+    assert not pattern(nested(127, "x", "object"))
+    in_arrays: Any = "x"
+    for _ in range(128):
+        in_arrays = {"a": [[in_arrays]]}
+    assert pattern(in_arrays)
+
+
+def test_documents_may_nest_without_end() -> None:
+    """Documents nested 100,000 deep, in arrays or objects, cost no recursion."""
+    leaf = compile_pattern({"a": ["x"]})
+    inner = compile_pattern({"a": {"b": ["x"]}})
+    assert leaf({"a": nested(100_000, "x", "array")})
+    assert inner({"a": nested(100_000, {"b": "x"}, "array")})
+    deep = nested(100_000, "x", "object")
+    assert not leaf(deep)
+    while isinstance(deep, dict):  # or freeing it would recurse
+        deep = deep.pop("a")
+
+
+@pytest.mark.parametrize("depth", [129, 5_000])
+def test_patterns_deeper_than_any_document_are_refused(depth: int) -> None:
+    """A pattern bomb is refused with words, not with a RecursionError."""
+    with pytest.raises(PatternError, match="nested deeper than 128 objects"):
+        compile_pattern(nested(depth, ["x"], "object"))
+
+
+def test_cost_is_one_walk_over_the_document() -> None:
+    """Nested wide arrays don't multiply: each node of the document is looked at once."""
+    width = 60
+    rows = [{"b": [{"c": [0] * 20, "d": 1}] * width, "e": 1}] * width  # 72,000 leaves
+    document = {"a": rows}
+    pattern = compile_pattern({"a": {"b": {"c": [1], "d": [1]}, "e": [1]}})
+    start = time.perf_counter()
+    assert not pattern(document)
+    assert time.perf_counter() - start < 2
+
+
+def test_wide_leaves_compile_fast() -> None:
+    """A leaf with 50,000 values compiles in linear time and still matches at once."""
+    start = time.perf_counter()
+    pattern = compile_pattern({"a": [*range(50_000), *map(str, range(50_000))]})
+    assert time.perf_counter() - start < 5
+    assert pattern({"a": "49999"})
+    assert not pattern({"a": 50_000})

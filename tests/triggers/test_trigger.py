@@ -1,0 +1,330 @@
+"""Triggers: their CIDs, their specs, and every refusal of a part that can't work."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from triggerflow.errors import DefinitionError, PatternError, TriggerflowError
+from triggerflow.triggers import Guard, Trigger, compile_pattern, compile_scope, define_trigger
+
+
+def not_a_robot(document: dict[str, Any]) -> bool:
+    return bool(document["actor"] != "robot")
+
+
+def other(document: dict[str, Any]) -> bool:
+    return bool(document)
+
+
+async def later(document: dict[str, Any]) -> bool:
+    return bool(document)
+
+
+def stepwise(document: dict[str, Any]) -> Iterator[bool]:
+    yield bool(document)
+
+
+async def stream(document: dict[str, Any]) -> AsyncIterator[bool]:
+    yield bool(document)
+
+
+def of_two(document: dict[str, Any], more: int) -> bool:
+    return bool(document) and bool(more)
+
+
+def of_none() -> bool:
+    return True
+
+
+class Judge:
+    def __call__(self, document: dict[str, Any]) -> bool:
+        return bool(document)
+
+    def method(self, document: dict[str, Any]) -> bool:
+        return bool(document)
+
+
+class LateJudge:
+    async def __call__(self, document: dict[str, Any]) -> bool:
+        return bool(document)
+
+
+class Named:
+    def __init__(self, name: object) -> None:
+        self.name = name
+
+
+FULL: dict[str, Any] = {
+    "on": ["Follow", "Like"],
+    "match": {"object": {"type": ["Person", "Group"]}},
+    "actors": ["https://*.example/*", "acct:*@a.example"],
+    "guard": not_a_robot,
+    "start": "welcome",
+}
+
+
+def full(**changes: Any) -> Trigger:
+    parts = {**FULL, **changes}
+    return define_trigger(parts.pop("name", "welcome-follower"), **parts)
+
+
+def test_a_whole_trigger() -> None:
+    """All parts arrive, in normal form."""
+    trigger = full()
+    assert trigger.name == "welcome-follower"
+    assert trigger.on == ("Follow", "Like")
+    assert trigger.match == compile_pattern(FULL["match"])
+    assert trigger.actors == compile_scope(FULL["actors"])
+    assert trigger.guard == Guard("not_a_robot", 1, not_a_robot)
+    assert trigger.guard is not None
+    assert trigger.guard.fn is not_a_robot
+    assert (trigger.start, trigger.version) == ("welcome", 1)
+
+
+def test_the_spec() -> None:
+    """The spec has what changes the meaning; what isn't used is left out."""
+    assert full().spec() == {
+        "name": "welcome-follower",
+        "on": ["Follow", "Like"],
+        "match": {"object": {"type": ["Group", "Person"]}},
+        "actors": ["acct:*@a.example", "https://*.example/*"],
+        "guard": "not_a_robot@1",
+        "start": "welcome",
+        "version": 1,
+    }
+    assert define_trigger("t", on="*", start="f").spec() == {
+        "name": "t",
+        "on": ["*"],
+        "start": "f",
+        "version": 1,
+    }
+
+
+def test_the_cid_is_pinned() -> None:
+    """One spec has one CID for ever: a change here would fire the past again."""
+    trigger = define_trigger("t", on="Follow", start="f")
+    block = b"\xa4\x62on\x81\x66Follow\x64name\x61t\x65start\x61f\x67version\x01"
+    cid = bytes.fromhex("01711220") + hashlib.sha256(block).digest()
+    assert trigger.trigger_cid == "b" + base64.b32encode(cid).decode().lower().rstrip("=")
+    assert trigger.trigger_cid == "bafyreidtsjxelbnkklemamdgusrcst7loal2iltjxxkggnspniaxrm64si"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"on": ["Like", "Follow"]},
+        {"on": ("Like", "Follow", "Like")},
+        {"match": {"object": {"type": ["Group", "Person", "Group"]}}},
+        {"match": compile_pattern({"object": {"type": ["Person", "Group"]}})},
+        {"actors": ["acct:*@a.example", "HTTPS://*.EXAMPLE:443/*"]},
+        {"actors": compile_scope(FULL["actors"])},
+        {"guard": Guard("not_a_robot", 1, other)},
+        {"guard": Guard("not_a_robot")},
+        {"start": Named("welcome")},
+        {"version": 1},
+    ],
+)
+def test_what_means_the_same_has_the_same_cid(changes: dict[str, Any]) -> None:
+    """Order, spelling and the code behind a guard's name don't move the CID."""
+    assert full(**changes).trigger_cid == full().trigger_cid
+    assert full(**changes) == full()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"on": "Follow"},
+        {"on": "*"},
+        {"on": ["follow", "Like"]},
+        {"match": None},
+        {"match": {"object": {"type": ["Person"]}}},
+        {"match": {"object": {"type": ["Person", "Group", 1]}}},
+        {"match": {"object": {"type": ["Person", "Group", True]}}},
+        {"match": {"object": {"type": ["Person", "Group", "1"]}}},
+        {"actors": None},
+        {"actors": ["https://*.example/*"]},
+        {"guard": None},
+        {"guard": other},
+        {"guard": Guard("not_a_robot", 2, not_a_robot)},
+        {"start": "goodbye"},
+        {"version": 2},
+    ],
+)
+def test_what_means_something_else_has_another_cid(changes: dict[str, Any]) -> None:
+    """Every field that changes the meaning moves both CIDs."""
+    assert full(**changes).trigger_cid != full().trigger_cid
+    assert full(**changes).meaning_cid != full().meaning_cid
+    assert full(**changes) != full()
+
+
+def test_the_name_moves_the_cid_and_not_the_meaning() -> None:
+    """A renamed trigger is another one, but means the same."""
+    assert full(name="b").trigger_cid != full().trigger_cid
+    assert full(name="b").meaning_cid == full().meaning_cid
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"match": None, "actors": None, "guard": None, "on": "*"},
+        {"version": 7, "guard": Guard("g", 12)},
+        {"match": {"a.b": [1, 0.5, None, True, "1", 2**60], "ü": {"x": [""]}}},
+    ],
+)
+def test_from_spec_round_trip(changes: dict[str, Any]) -> None:
+    """A stored spec gives the trigger back, with its CID, and the guard by name."""
+    trigger = full(**changes)
+    again = Trigger.from_spec(trigger.spec())
+    assert again == trigger
+    assert again.trigger_cid == trigger.trigger_cid
+    assert again.guard is None or again.guard.fn is None
+
+
+def test_from_spec_takes_the_guards_code() -> None:
+    """Where the process knows the guard, the rebuilt trigger has it."""
+    again = Trigger.from_spec(full().spec(), guard_fn=other)
+    assert again.guard is not None
+    assert again.guard.fn is other
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"debounce": {"period": 5}}, "unknown fields: debounce"),
+        ({"name": ...}, "missing fields: name"),
+        ({"start": ...}, "missing fields: start"),
+        ({"guard": "no_version"}, "is not name@version"),
+        ({"guard": "g@0"}, "is not name@version"),
+        ({"guard": "g@-1"}, "is not name@version"),
+        ({"guard": "g@01"}, "is not name@version"),
+        ({"guard": "g@"}, "is not name@version"),
+        ({"guard": "g@" + "9" * 5000}, "no sensible version"),
+        ({"guard": "@1"}, "non-empty string"),
+        ({"guard": 7}, "is not name@version"),
+        ({"version": "1"}, "version"),
+        ({"on": "Fol*"}, "not supported yet"),
+        ({"match": {"a": 1}}, "match.a"),
+    ],
+)
+def test_from_spec_refuses(change: dict[str, Any], words: str) -> None:
+    """A spec of another version, or a damaged one, is refused by field."""
+    spec = {**full().spec(), **change}
+    spec = {field: value for field, value in spec.items() if value is not ...}
+    with pytest.raises(TriggerflowError) as caught:
+        Trigger.from_spec(spec)
+    assert words in str(caught.value)
+
+
+def test_from_spec_refuses_what_is_no_spec() -> None:
+    """Only a dict is a spec, and code for a guard that isn't there is a mistake."""
+    with pytest.raises(DefinitionError, match="found list"):
+        Trigger.from_spec([])
+    with pytest.raises(DefinitionError, match="has no guard"):
+        Trigger.from_spec(full(guard=None).spec(), guard_fn=other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"on": []}, "on=[] is not an activity type"),
+        ({"on": None}, "on=None is not an activity type"),
+        ({"on": {"Follow"}}, "is not an activity type"),
+        ({"on": ""}, "expected a non-empty string"),
+        ({"on": ["Follow", 3]}, "on has 3"),
+        ({"on": "Follow*"}, "on has 'Follow*', and a `*` inside a type is not supported yet"),
+        ({"on": ["Like", "*low"]}, "on has '*low'"),
+        ({"on": ["*", "Follow"]}, '"*" beside other types'),
+        ({"on": "\ud800"}, "its spec can't be encoded"),
+        ({"actors": []}, "actors: the list is empty"),
+        ({"actors": ["https://a.example/**"]}, "actors glob 'https://a.example/**'"),
+        ({"start": None}, "start is a NoneType, expected a flow"),
+        ({"start": not_a_robot}, "start is the function 'not_a_robot', expected a flow"),
+        ({"start": Named(7)}, "expected a flow"),
+        ({"start": ""}, "non-empty string"),
+        ({"start": "a\nb"}, "control characters"),
+        ({"version": 0}, "its version is not an integer from 1 up"),
+        ({"version": True}, "its version is not an integer"),
+        ({"version": 1.0}, "its version is not an integer"),
+        ({"version": 2**63}, "its version is not an integer"),
+        ({"guard": lambda document: document}, "its guard is a lambda"),
+        ({"guard": functools.partial(of_two, more=1)}, "which has no plain name"),
+        ({"guard": Judge()}, "which has no plain name"),
+        ({"guard": bool}, "which has no plain name"),
+        ({"guard": "not_a_robot"}, "which has no plain name"),
+        ({"guard": later}, "guard 'later': it is a coroutine function"),
+        ({"guard": stream}, "guard 'stream': it is a coroutine function"),
+        ({"guard": stepwise}, "guard 'stepwise': it is a generator function"),
+        ({"guard": of_two}, "guard 'of_two': it can't be called with one argument"),
+        ({"guard": of_none}, "guard 'of_none': it can't be called with one argument"),
+    ],
+)
+def test_refused_parts(changes: dict[str, Any], words: str) -> None:
+    """A part that can't work is refused at definition, naming the trigger and the part."""
+    with pytest.raises(DefinitionError) as caught:
+        full(**changes)
+    assert "trigger 'welcome-follower'" in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", " a", "a ", "a\x00", "a\nb", "\ud800", None, 7])
+def test_refused_names(name: Any) -> None:
+    """A name is non-empty printable text, since it is shown, stored and typed."""
+    with pytest.raises(DefinitionError, match="a name "):
+        define_trigger(name, on="*", start="f")
+
+
+def test_a_bad_pattern_names_path_and_trigger() -> None:
+    """A pattern's error keeps its path and says which trigger has it."""
+    with pytest.raises(PatternError) as caught:
+        full(match={"object": {"type": "Person"}})
+    assert caught.value.path == "match.object.type"
+    assert "trigger 'welcome-follower'" in str(caught.value)
+
+
+def test_a_spec_too_large_is_refused_at_once() -> None:
+    """A trigger that no store could hold fails at definition, by name."""
+    with pytest.raises(DefinitionError, match="trigger 'welcome-follower': its spec can't be"):
+        full(match={"a": ["x" * 2_000_000]})
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "fn", "words"),
+    [
+        ("", 1, other, "non-empty string"),
+        ("a@b", 1, other, "no `@`"),
+        ("g", 0, other, "version"),
+        ("g", 1, 7, "expected a function"),
+        ("g", 1, LateJudge(), "coroutine function"),
+        ("g", 1, functools.partial(later), "coroutine function"),
+    ],
+)
+def test_refused_guards(name: str, version: int, fn: Any, words: str) -> None:
+    """An explicit guard is checked like a bare function."""
+    with pytest.raises(DefinitionError) as caught:
+        Guard(name, version, fn)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [lambda document: document, functools.partial(of_two, more=1), Judge(), bool, len],
+)
+def test_an_explicit_guard_may_be_any_callable(fn: Any) -> None:
+    """With a name and a version of its own, a lambda or a partial will do."""
+    guard = full(guard=Guard("g", 3, fn)).guard
+    assert guard is not None
+    assert (guard.key, guard.fn) == ("g@3", fn)
+
+
+def test_a_method_has_a_plain_name() -> None:
+    """A bound method is known by its own name, without its class."""
+    guard = full(guard=Judge().method).guard
+    assert guard is not None
+    assert guard.key == "method@1"

@@ -1,0 +1,169 @@
+"""triggerflow: an activity arrives, triggers match it, durable flows start, once.
+
+The names below are the public face; everything else may change without notice. They load
+when they are first used, so that defining flows needs neither trio nor a database.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+if _TYPE_CHECKING:
+    from triggerflow.app import App as App
+    from triggerflow.client import Client as Client
+    from triggerflow.core.activity import Activity as Activity
+    from triggerflow.core.codec import CID as CID
+    from triggerflow.core.codec import cid_of as cid_of
+    from triggerflow.core.codec import decode_document as decode_document
+    from triggerflow.core.codec import encode_document as encode_document
+    from triggerflow.core.codec import parse_json as parse_json
+    from triggerflow.core.driver import Done as Done
+    from triggerflow.core.driver import Failed as Failed
+    from triggerflow.core.driver import Replay as Replay
+    from triggerflow.core.driver import Suspended as Suspended
+    from triggerflow.core.driver import drive as drive
+    from triggerflow.core.durations import days as days
+    from triggerflow.core.durations import hours as hours
+    from triggerflow.core.durations import minutes as minutes
+    from triggerflow.core.effects import Signal as Signal
+    from triggerflow.core.effects import Won as Won
+    from triggerflow.core.effects import call as call
+    from triggerflow.core.effects import gather as gather
+    from triggerflow.core.effects import now as now
+    from triggerflow.core.effects import patched as patched
+    from triggerflow.core.effects import race as race
+    from triggerflow.core.effects import random as random
+    from triggerflow.core.effects import side_effect as side_effect
+    from triggerflow.core.effects import sleep as sleep
+    from triggerflow.core.effects import sleep_until as sleep_until
+    from triggerflow.core.effects import uuid4 as uuid4
+    from triggerflow.core.effects import wait_signal as wait_signal
+    from triggerflow.core.failure import Failure as Failure
+    from triggerflow.core.log import Entry as Entry
+    from triggerflow.core.log import Pending as Pending
+    from triggerflow.core.retry import RetryAfter as RetryAfter
+    from triggerflow.core.retry import RetryPolicy as RetryPolicy
+    from triggerflow.engine.context import step_context as step_context
+    from triggerflow.engine.engine import Engine as Engine
+    from triggerflow.engine.views import Appended as Appended
+    from triggerflow.engine.views import Firing as Firing
+    from triggerflow.engine.views import Instance as Instance
+    from triggerflow.engine.views import Rejected as Rejected
+    from triggerflow.errors import ActivityRejected as ActivityRejected
+    from triggerflow.errors import DecodingRefused as DecodingRefused
+    from triggerflow.errors import DefinitionError as DefinitionError
+    from triggerflow.errors import Diverged as Diverged
+    from triggerflow.errors import DuplicateTrigger as DuplicateTrigger
+    from triggerflow.errors import EffectMisused as EffectMisused
+    from triggerflow.errors import EncodingRefused as EncodingRefused
+    from triggerflow.errors import EngineClosed as EngineClosed
+    from triggerflow.errors import FlowCancelled as FlowCancelled
+    from triggerflow.errors import FlowRanAway as FlowRanAway
+    from triggerflow.errors import InstanceConflict as InstanceConflict
+    from triggerflow.errors import InstanceEnded as InstanceEnded
+    from triggerflow.errors import InternalError as InternalError
+    from triggerflow.errors import KeyTaken as KeyTaken
+    from triggerflow.errors import PatternError as PatternError
+    from triggerflow.errors import PluginError as PluginError
+    from triggerflow.errors import SchemaTooNew as SchemaTooNew
+    from triggerflow.errors import SignalConflict as SignalConflict
+    from triggerflow.errors import StepError as StepError
+    from triggerflow.errors import StepFailed as StepFailed
+    from triggerflow.errors import StoreError as StoreError
+    from triggerflow.errors import TimedOut as TimedOut
+    from triggerflow.errors import TriggerflowError as TriggerflowError
+    from triggerflow.errors import UnknownFlow as UnknownFlow
+    from triggerflow.errors import UnknownInstance as UnknownInstance
+    from triggerflow.errors import WaitTimedOut as WaitTimedOut
+    from triggerflow.flows import Flow as Flow
+    from triggerflow.flows import flow as flow
+    from triggerflow.hooks import hookimpl as hookimpl
+    from triggerflow.triggers import Guard as Guard
+    from triggerflow.triggers import Trigger as Trigger
+    from triggerflow.triggers import compile_pattern as compile_pattern
+    from triggerflow.triggers import define_trigger as define_trigger
+
+_HOMES = {
+    "triggerflow.app": ("App",),
+    "triggerflow.client": ("Client",),
+    "triggerflow.core.activity": ("Activity",),
+    "triggerflow.core.codec": (
+        "CID",
+        "cid_of",
+        "decode_document",
+        "encode_document",
+        "parse_json",
+    ),
+    "triggerflow.core.driver": ("Done", "Failed", "Replay", "Suspended", "drive"),
+    "triggerflow.core.durations": ("days", "hours", "minutes"),
+    "triggerflow.core.effects": (
+        "Signal",
+        "Won",
+        "call",
+        "gather",
+        "now",
+        "patched",
+        "race",
+        "random",
+        "side_effect",
+        "sleep",
+        "sleep_until",
+        "uuid4",
+        "wait_signal",
+    ),
+    "triggerflow.core.failure": ("Failure",),
+    "triggerflow.core.log": ("Entry", "Pending"),
+    "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
+    "triggerflow.engine.context": ("step_context",),
+    "triggerflow.engine.engine": ("Engine",),
+    "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Rejected"),
+    "triggerflow.errors": (
+        "ActivityRejected",
+        "DecodingRefused",
+        "DefinitionError",
+        "Diverged",
+        "DuplicateTrigger",
+        "EffectMisused",
+        "EncodingRefused",
+        "EngineClosed",
+        "FlowCancelled",
+        "FlowRanAway",
+        "InstanceConflict",
+        "InstanceEnded",
+        "InternalError",
+        "KeyTaken",
+        "PatternError",
+        "PluginError",
+        "SchemaTooNew",
+        "SignalConflict",
+        "StepError",
+        "StepFailed",
+        "StoreError",
+        "TimedOut",
+        "TriggerflowError",
+        "UnknownFlow",
+        "UnknownInstance",
+        "WaitTimedOut",
+    ),
+    "triggerflow.flows": ("Flow", "flow"),
+    "triggerflow.hooks": ("hookimpl",),
+    "triggerflow.triggers": ("Guard", "Trigger", "compile_pattern", "define_trigger"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("triggerflow")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'triggerflow' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

@@ -1,0 +1,240 @@
+"""`App`: what a service defines once, and opens where it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, overload
+
+import attrs
+
+from triggerflow.core.codec import ValueCodec
+from triggerflow.errors import DefinitionError, DuplicateTrigger
+from triggerflow.flows import Flow, FlowRegistry, build_of, define_flow
+from triggerflow.plugins import make_manager, make_store, validate
+from triggerflow.triggers import Guard, Trigger, define_trigger
+
+if TYPE_CHECKING:
+    import pluggy
+
+    from triggerflow.client import Client
+    from triggerflow.core.activity import Activity
+    from triggerflow.engine.engine import Code, Engine
+    from triggerflow.store.protocol import Store
+
+DEFAULT_STORE: Final = "sqlite:///triggerflow.db"
+
+log: Final = logging.getLogger("triggerflow")
+
+
+class App:
+    """Flows, triggers, registered classes and plugins under one name.
+
+    Making an app does no I/O; `open` and `client` do. Any number of apps may live in one
+    process: nothing is global.
+
+    Args:
+        store: URL of the store, or a store object.
+        build: what code this is, where the default (a hash over the flows and the project
+            modules that they import) isn't wanted.
+        plugins: objects or modules with hook implementations.
+        entry_points: load the plugins of installed distributions too.
+        classes: attrs classes whose instances flows and steps may pass around.
+    """
+
+    def __init__(
+        self,
+        store: str | Store = DEFAULT_STORE,
+        *,
+        build: str | None = None,
+        plugins: Iterable[Any] = (),
+        entry_points: bool = True,
+        classes: Iterable[type] = (),
+    ) -> None:
+        self.store = store
+        self.codec = ValueCodec(classes)
+        self.flows = FlowRegistry()
+        self._build = build
+        self._triggers: dict[str, Trigger] = {}
+        self._meanings: dict[str, str] = {}
+        self._guards: dict[str, Guard] = {}
+        self.plugins: pluggy.PluginManager = make_manager(plugins, entry_points=entry_points)
+        self.plugins.hook.triggerflow_register(app=self)
+
+    # --- defining
+
+    @overload
+    def flow(self, fn: Callable[..., Any], /) -> Flow: ...
+    @overload
+    def flow(
+        self, *, name: str | None = None, version: int = 1
+    ) -> Callable[[Callable[..., Any]], Flow]: ...
+    def flow(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: int = 1,
+    ) -> Flow | Callable[[Callable[..., Any]], Flow]:
+        """Decorator: register a generator function as a flow.
+
+        Raises:
+            DefinitionError: it can't be one, or its name and version are taken.
+        """
+
+        def define(each: Callable[..., Any]) -> Flow:
+            made = define_flow(each, name=name, version=version)
+            self.flows.add(made)
+            return made
+
+        return define if fn is None else define(fn)
+
+    def trigger(
+        self,
+        name: str,
+        *,
+        on: object,
+        start: object,
+        match: object = None,
+        actors: object = None,
+        guard: Guard | Callable[[dict[str, Any]], object] | None = None,
+        version: int = 1,
+    ) -> Trigger:
+        """Register a trigger: which activities start which flow.
+
+        Args:
+            name: unique within the app; a changed trigger supersedes the old one.
+            on: an activity type, several, or ``"*"``.
+            start: a flow, or a flow's name.
+            match: an EventBridge event pattern that the document must match.
+            actors: globs; all of the activity's actors must be in scope.
+            guard: a plain function of the document, asked last.
+            version: raise it to make an otherwise equal trigger a new one.
+
+        Raises:
+            DefinitionError, PatternError: a part of it can't work.
+            DuplicateTrigger: the app has it already, under this name or another.
+        """
+        made = define_trigger(
+            name, on=on, match=match, actors=actors, guard=guard, start=start, version=version
+        )
+        self._add_trigger(made)
+        return made
+
+    def register(self, *definitions: Any) -> None:
+        """Register flows, triggers and attrs classes, such as a plugin brings.
+
+        Raises:
+            DefinitionError: one of them is none of these, or clashes with another.
+        """
+        for each in definitions:
+            if isinstance(each, Flow):
+                self.flows.add(each)
+            elif isinstance(each, Trigger):
+                self._add_trigger(each)
+            elif inspect.isclass(each) and attrs.has(each):
+                self.codec.register(each)
+            else:
+                raise DefinitionError(
+                    f"register({each!r:.80})",
+                    "expected a flow, a trigger or an attrs class",
+                    "decorate flows with @tf.flow",
+                )
+
+    def _add_trigger(self, made: Trigger) -> None:
+        known = self._triggers.get(made.name)
+        if known is not None:
+            if known.trigger_cid == made.trigger_cid and known.guard == made.guard:
+                return
+            raise DuplicateTrigger(made.name, made.name, "one name stands for two triggers")
+        twin = self._meanings.get(made.meaning_cid)
+        if twin is not None:
+            raise DuplicateTrigger(
+                twin, made.name, "they mean the same and would start everything twice"
+            )
+        guard = made.guard
+        if guard is not None:
+            rival = self._guards.setdefault(guard.key, guard)
+            if rival.fn is not guard.fn:
+                raise DefinitionError(
+                    f"guard {guard.key}",
+                    "stands for two functions",
+                    "give one of them another name or version",
+                )
+        self._triggers[made.name] = made
+        self._meanings[made.meaning_cid] = made.name
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """The triggers, in order of registration."""
+        return tuple(self._triggers.values())
+
+    @property
+    def build(self) -> str:
+        """Which code this app runs; see the design of blocked instances."""
+        return self._build if self._build is not None else build_of(self.flows)
+
+    # --- running
+
+    def make_store(self) -> Store:
+        """The app's store, unopened.
+
+        Raises:
+            StoreError: no backend knows its URL.
+        """
+        return (
+            make_store(self.plugins, self.store) if isinstance(self.store, str) else self.store
+        )
+
+    @contextlib.asynccontextmanager
+    async def open(self, *, work: bool = True, **settings: Any) -> AsyncIterator[Engine]:
+        """Open the app on trio: ``async with app.open() as engine``.
+
+        Args:
+            work: drive flows here; False leaves that to workers.
+            settings: more of `triggerflow.engine.engine.Settings`.
+
+        Raises:
+            StoreError: the store can't be opened.
+        """
+        # Here, not above: trio is loaded when something runs, not when flows are defined.
+        from triggerflow.engine.engine import Settings, open_engine
+
+        options = Settings(work=work, **settings)
+        async with open_engine(self.make_store(), self._code(), options) as engine:
+            yield engine
+
+    def client(self, *, work: bool = True, **settings: Any) -> Client:
+        """A blocking client, for scripts and web frameworks: ``with app.client() as client``.
+
+        The engine runs in a thread of its own; the verbs are the engine's.
+        """
+        from triggerflow.client import Client
+
+        return Client(self, work=work, **settings)
+
+    def _code(self) -> Code:
+        from triggerflow.engine.engine import Code
+
+        listens = self.plugins.hook.triggerflow_appended.get_hookimpls()
+        return Code(
+            flows=self.flows,
+            triggers=self.triggers,
+            guards=dict(self._guards),
+            codec=self.codec,
+            build=self.build,
+            validate=lambda activity: validate(self.plugins, activity),
+            announced=self._announce if listens else None,
+        )
+
+    def _announce(self, activity: Activity, firings: Any) -> None:
+        # After the commit: a plugin that raises here can undo nothing and stops nobody.
+        for hook in self.plugins.hook.triggerflow_appended.get_hookimpls():
+            given = {"activity": activity, "firings": firings}
+            try:
+                hook.function(**{name: given[name] for name in hook.argnames})
+            except Exception:
+                log.exception("plugin %s failed in triggerflow_appended", hook.plugin_name)

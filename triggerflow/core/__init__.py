@@ -1,0 +1,1 @@
+"""The pure core: values in, values out; it reads no clock, no file and no socket."""

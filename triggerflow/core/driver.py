@@ -1,0 +1,747 @@
+"""The driver: a flow's generator, re-driven from its log. Pure: no I/O, no clock.
+
+`Replay` keeps the live generator, so that the next entry costs O(1). Entries are taken
+strictly in log order: entry k's tag must be one that the code waits for at position k, and
+its digest must agree. A driver that looked results up by tag would accept two swapped
+entries; this one names the first position at which code and record disagree.
+
+The pending set is a pure output of the drive (`Replay.pending`, in the order of arming).
+`Replay.check_pending` holds it against the stored one at the log's end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random as _random
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from types import GeneratorType
+from typing import Any, Final
+from uuid import UUID
+
+import attrs
+
+from triggerflow.core.branch import Branch, Join, Waiting, plain
+from triggerflow.core.codec import ValueCodec
+from triggerflow.core.effects import (
+    DRIVING,
+    DROPPED,
+    MISSING,
+    Call,
+    Effect,
+    Gather,
+    Now,
+    Patched,
+    Race,
+    Random,
+    Uuid4,
+    WaitSignal,
+    as_datetime,
+    parts_of,
+)
+from triggerflow.core.failure import Failure
+from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, is_binding
+from triggerflow.errors import (
+    DefinitionError,
+    Diverged,
+    EffectMisused,
+    EncodingRefused,
+    FlowCancelled,
+    FlowRanAway,
+    InternalError,
+)
+
+# What a flow may raise and so fail through. Everything else that unwinds (an interrupt, a
+# cancelled task of the engine) isn't the flow's doing, and no outcome may be made of it.
+_FLOW_ERRORS: Final = (Exception, FlowCancelled, SystemExit, GeneratorExit)
+_MOST_EFFECTS: Final = 1_000_000
+
+_tokens = itertools.count(1)
+
+
+@attrs.frozen
+class Done:
+    """The flow returned `result`."""
+
+    result: Any = None
+
+
+@attrs.frozen
+class Failed:
+    """The flow raised; `failure.kind` is ``cancelled`` where it ended through a cancel."""
+
+    failure: Failure
+
+
+@attrs.frozen
+class Suspended:
+    """The flow waits for `tags`, in the order in which they were armed."""
+
+    tags: tuple[str, ...]
+
+
+class Replay:
+    """One generation of an instance, driven incrementally.
+
+    Not thread-safe. After it raised `Diverged`, or anything else, it is of no more use.
+
+    Attributes:
+        pending: tag -> what waits under it, in the order of arming.
+        position: how many log entries have been taken.
+        outcome: `Done` or `Failed` once the flow has ended, else None.
+        recorded: entries that the drive itself added (`patched`); the turn takes them.
+        armed: tags that were armed since the turn last emptied this list.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_cancelled",
+        "_codec",
+        "_count",
+        "_error",
+        "_index",
+        "_log",
+        "_patches",
+        "_pending_ahead",
+        "_root",
+        "_seed",
+        "_spins",
+        "_token",
+        "armed",
+        "name",
+        "outcome",
+        "pending",
+        "position",
+        "recorded",
+    )
+
+    def __init__(
+        self,
+        flow: Any,
+        input: Any = None,
+        *,
+        codec: ValueCodec | None = None,
+        seed: bytes = b"",
+        started: float | None = None,
+        log: Sequence[Entry] = (),
+        stored: Mapping[str, Pending] | None = None,
+    ) -> None:
+        """Drive `flow` to the end of `log`.
+
+        Args:
+            flow: a flow definition, or a generator function of one argument.
+            input: its input; it belongs to this drive, so pass a fresh one each time.
+            codec: what values are copied and digested with; the default knows no
+                registered classes.
+            seed: what `uuid4` and `random` derive from.
+            started: time of the generation's first turn, for `now()`; None is the epoch.
+            log: the entries recorded so far; their values belong to this drive too.
+            stored: the pending set that is stored with that log; it is checked at the
+                log's end. None where there is none yet.
+
+        Raises:
+            Diverged: code and record disagree.
+        """
+        self._codec = ValueCodec() if codec is None else codec
+        self._seed = seed
+        self._token = next(_tokens)
+        self._patches: dict[str, bool] = {}
+        self._cancelled = False
+        self._error: BaseException | None = None
+        self._spins = 0
+        self._log = log
+        self._count = len(log)
+        self._index = 0
+        self._pending_ahead = bool(stored)
+        self.name = _flow_name(flow)
+        self.pending: dict[str, Waiting] = {}
+        self.position = 0
+        self.outcome: Done | Failed | None = None
+        self.recorded: list[Entry] = []
+        self.armed: list[str] = []
+        self._root = Branch(_begin(flow, input), at=0.0 if started is None else started)
+        outer, DRIVING.token = DRIVING.token, self._token
+        try:
+            self._advance(self._root, None, None)
+            self._feed()
+        except FlowRanAway as ran_away:
+            self._give_up(ran_away)
+        finally:
+            DRIVING.token = outer
+        if stored is not None:
+            self.check_pending(stored)
+        self._log = ()
+        self._count = self._index = 0
+        self._pending_ahead = False
+
+    def resolve(self, entry: Entry) -> None:
+        """Take one more entry and drive on; O(1) in the log's length.
+
+        The entry's value belongs to the drive from now on.
+
+        Raises:
+            Diverged: nothing waits under its tag, or its digest is another.
+        """
+        outer, DRIVING.token = DRIVING.token, self._token
+        try:
+            self._take(entry)
+        except FlowRanAway as ran_away:
+            self._give_up(ran_away)
+        finally:
+            DRIVING.token = outer
+
+    def check_pending(self, stored: Mapping[str, Pending]) -> None:
+        """Hold the stored pending set against what the code waits for now.
+
+        Raises:
+            Diverged: a call in flight, a task or a child is not met again with equal tag
+                and digest. A call in back-off, a timer or a wait may be replaced.
+        """
+        for tag, kept in stored.items():
+            if not is_binding(tag, kept):
+                continue
+            waiting = self.pending.get(tag)
+            if waiting is None:
+                raise self._diverged(
+                    recorded=f"{tag} in flight",
+                    expected=self._expected(),
+                    reason="pending",
+                    branch=self._standing(),
+                )
+            found = self.digest_of(waiting)
+            if kept.digest is not None and found != kept.digest:
+                raise self._diverged(
+                    recorded=f"{tag} in flight, arguments {kept.digest.hex()[:12]}",
+                    expected=f"{tag}, arguments {'none' if found is None else found.hex()[:12]}",
+                    reason="pending",
+                    branch=waiting.branch,
+                    detail=_arguments(waiting.effect),
+                )
+
+    def digest_of(self, waiting: Waiting) -> bytes | None:
+        """The digest of a request, computed once; None for kinds that have none."""
+        if waiting.digest is None:
+            request = waiting.effect.request()
+            if request is not None:
+                waiting.digest = self._codec.digest(*request)
+        return waiting.digest
+
+    def location(self, tag: str) -> str:
+        """``file:line`` of the yield that waits under `tag`."""
+        return self.pending[tag].branch.location()
+
+    def suspended(self) -> Suspended:
+        """The tags that the flow waits for."""
+        return Suspended(tuple(self.pending))
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the flow raised, where its outcome is `Failed`: the object itself."""
+        return self._error
+
+    def close(self) -> None:
+        """End the generators; what they yield or raise meanwhile is dropped."""
+        outer, DRIVING.token = DRIVING.token, 0
+        try:
+            _close(self._root)
+        finally:
+            DRIVING.token = outer
+            self.pending.clear()
+
+    # --- the log -----------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        log = self._log
+        count = len(log)
+        take = self._take
+        while self._index < count:
+            entry = log[self._index]
+            self._index += 1
+            if (
+                entry.failure is not None
+                and self._index < count
+                and log[self._index].tag == RETRIED
+            ):
+                # `retry` voided this failure: its effect waits again, as if it never came.
+                self._check(entry)
+                self._index += 1
+                self.position += 2
+                continue
+            take(entry)
+
+    def _check(self, entry: Entry) -> Waiting:
+        """The effect that waits for this entry."""
+        waiting = self.pending.get(entry.tag)
+        if waiting is None:
+            raise self._refused(entry)
+        if entry.digest is not None:
+            found = waiting.digest
+            if found is None:
+                found = self.digest_of(waiting)
+            if found != entry.digest:
+                raise self._diverged(
+                    recorded=f"{entry.tag}, arguments {entry.digest.hex()[:12]}",
+                    expected=f"{entry.tag}, arguments {'none' if found is None else found.hex()[:12]}",
+                    reason="digest",
+                    branch=waiting.branch,
+                    detail=_arguments(waiting.effect),
+                )
+        return waiting
+
+    def _take(self, entry: Entry) -> None:
+        waiting = self.pending.get(entry.tag)
+        if waiting is None and self._special(entry):
+            return
+        if waiting is None or entry.digest is not None:
+            waiting = self._check(entry)
+        del self.pending[entry.tag]
+        self.position += 1
+        self._spins = 0
+        branch = waiting.branch
+        if entry.at is not None:
+            branch.at = entry.at
+        branch.waiting = None
+        failure = entry.failure
+        effect = waiting.effect
+        if failure is None:
+            if type(effect) is WaitSignal:
+                self._advance(branch, effect.received(entry.value), None)
+            else:
+                self._advance(branch, entry.value, None)
+        elif (
+            failure.kind == "timed_out"
+            and type(effect) is WaitSignal
+            and effect.default is not MISSING
+        ):
+            self._advance(branch, effect.default, None)
+        else:
+            name = effect.name if type(effect) is Call else effect.key
+            self._advance(branch, None, failure.raised_at(entry.tag, name))
+
+    def _special(self, entry: Entry) -> bool:
+        """Entries that answer no effect: a cancel, a retry mark."""
+        if entry.tag == RETRIED:
+            if isinstance(self.outcome, Failed) and any(
+                later.tag != RETRIED for later in self._log[self._index :]
+            ):
+                return False
+            self.position += 1
+            return True
+        if entry.tag == CANCEL and not self._cancelled and self.outcome is None:
+            self._cancelled = True
+            self.position += 1
+            self._spins = 0
+            if entry.at is not None:
+                self._root.at = entry.at
+            self._cancel(self._root)
+            return True
+        return False
+
+    # --- the generators ------------------------------------------------------------------------
+
+    def _advance(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        """Drive one branch until it waits or ends."""
+        generator = branch.generator
+        send = generator.send
+        root = self._root
+        while True:
+            try:
+                if error is None:
+                    effect = send(value)
+                else:
+                    raised, error = error, None
+                    effect = generator.throw(raised)
+            except StopIteration as stop:
+                self._end(branch, stop.value, self._forgotten())
+                return
+            except _FLOW_ERRORS as ended:
+                self._end(branch, None, ended)
+                return
+            value = None
+            if DROPPED:
+                error = self._forgotten()
+                if error is not None:
+                    if isinstance(effect, Effect):
+                        effect._taken = True  # noqa: SLF001
+                    continue
+            try:
+                kind = type(effect)
+                if kind is not Call and not isinstance(effect, Effect):
+                    raise _not_an_effect(effect)
+                effect._taken = True  # noqa: SLF001
+                key = effect.key
+                counts = branch.counts
+                number = counts.get(key, 0)
+                counts[key] = number + 1
+                tag = f"{branch.prefix}{key}#{number}"
+                if kind is Call:
+                    index = self._index
+                    if index < self._count and branch is root:
+                        # Replaying a stretch without branches: nothing else can be
+                        # pending, so the next entry is this call's, or code and log
+                        # disagree, which the long way round words.
+                        entry = self._log[index]
+                        if entry.tag == tag and entry.failure is None and entry.digest is None:
+                            self._check_arguments(effect)
+                            self._index = index + 1
+                            self.position += 1
+                            self._spins = 0
+                            value = entry.value
+                            if entry.at is not None:
+                                branch.at = entry.at
+                            continue
+                    waiting = Waiting(branch, effect, tag)
+                    waiting.snapshot = self._check_arguments(effect)
+                elif kind is Gather or kind is Race:
+                    join = self._open(branch, effect, tag)
+                    if join.active:
+                        return
+                    branch.waiting = None
+                    value, error = join.outcome()
+                    self._spend()
+                    continue
+                elif kind in _IMMEDIATE:
+                    value = self._immediate(branch, effect, tag)
+                    self._spend()
+                    continue
+                else:
+                    waiting = Waiting(branch, effect, tag)
+                branch.waiting = waiting
+                self.pending[tag] = waiting
+                self.armed.append(tag)
+                return
+            except (DefinitionError, EncodingRefused, EffectMisused) as refused:
+                error = refused
+            self._spend()
+
+    def _spend(self) -> None:
+        self._spins += 1
+        if self._spins > _MOST_EFFECTS:
+            raise FlowRanAway(self.name, _MOST_EFFECTS)
+
+    def _end(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        branch.waiting = None
+        join = branch.join
+        if join is None:
+            branch.done = True
+            self._finish(value, error)
+            return
+        if join.note(branch, value, error):
+            self._cancel_children(join)
+        if not join.active and not join.holds:
+            self._close_join(join, branch.at)
+
+    def _close_join(self, join: Join, at: float) -> None:
+        parent = join.parent
+        parent.waiting = None
+        parent.at = at
+        value, error = join.outcome()
+        self._advance(parent, value, error)
+
+    def _open(self, branch: Branch, effect: Gather | Race, tag: str) -> Join:
+        join = Join(branch, effect)
+        branch.waiting = join
+        for part in effect.parts:
+            # Parts that never start, because an earlier one decided, weren't forgotten.
+            if isinstance(part, Effect):
+                part._taken = True  # noqa: SLF001
+        join.holds += 1
+        for slot, label, part in parts_of(effect):
+            if join.decided:
+                if isinstance(part, GeneratorType):
+                    part.close()
+                continue
+            child = Branch(
+                plain(part) if isinstance(part, Effect) else part,
+                prefix=f"{tag}[{label}]/",
+                join=join,
+                slot=slot,
+                at=branch.at,
+                plain=isinstance(part, Effect),
+            )
+            join.children.append(child)
+            join.active += 1
+            self._advance(child, None, None)
+        join.holds -= 1
+        return join
+
+    def _cancel_children(self, join: Join) -> None:
+        join.holds += 1
+        for child in join.children:
+            if not child.done:
+                self._cancel(child)
+        join.holds -= 1
+
+    def _cancel(self, branch: Branch) -> None:
+        """Raise FlowCancelled at the branch's yield, innermost branches first."""
+        if branch.cancelled:
+            return
+        branch.cancelled = True
+        waiting = branch.waiting
+        if isinstance(waiting, Join):
+            waiting.cancelled = True
+            waiting.decided = True
+            self._cancel_children(waiting)
+            if not waiting.active and not waiting.holds:
+                self._close_join(waiting, branch.at)
+        elif waiting is not None:
+            del self.pending[waiting.tag]
+            branch.waiting = None
+            self._advance(branch, None, FlowCancelled())
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        if error is None:
+            try:
+                self.outcome = Done(self._codec.copy(value, "result"))
+            except EncodingRefused as refused:
+                error = refused
+        if error is not None:
+            self._error = error
+            self.outcome = Failed(Failure.of(error))
+        if self._index < len(self._log):
+            self._check_left_over(error)
+
+    def _give_up(self, error: FlowRanAway) -> None:
+        # Not thrown into the flow: it might catch it and go on for ever.
+        self.close()
+        self._finish(None, error)
+
+    def _check_left_over(self, error: BaseException | None) -> None:
+        left = self._log[self._index :]
+        if error is not None and all(entry.tag == RETRIED for entry in left):
+            return
+        ended = (
+            "the flow returns here"
+            if error is None
+            else f"the flow raises {type(error).__name__}: {error}"
+        )
+        diverged = self._diverged(
+            recorded=f"{left[0].tag} ({len(left)} entries are left)",
+            expected=ended,
+            reason="left_over" if error is None else "raised",
+            branch=None,
+        )
+        raise diverged from error
+
+    # --- effects that cost no wait ---------------------------------------------------------------
+
+    def _immediate(self, branch: Branch, effect: Effect[Any], tag: str) -> Any:
+        if isinstance(effect, Now):
+            return as_datetime(branch.at)
+        if isinstance(effect, Uuid4):
+            return UUID(bytes=self._chance(tag), version=4)
+        if isinstance(effect, Random):
+            return _random.Random(self._chance(tag)).random()  # noqa: S311
+        if isinstance(effect, Patched):
+            return self._patched(branch, effect)
+        raise InternalError(f"no rule for the effect {effect.describe()}")
+
+    def _chance(self, tag: str) -> bytes:
+        return blake2b(tag.encode(), key=self._seed[:64], digest_size=16).digest()
+
+    def _patched(self, branch: Branch, effect: Patched) -> bool:
+        known = self._patches.get(effect.id)
+        if known is not None:
+            return known
+        tag = effect.key
+        decision = False
+        if self._index < len(self._log):
+            if self._log[self._index].tag == tag:
+                self._index += 1
+                self.position += 1
+                decision = True
+        elif not self._pending_ahead:
+            self.recorded.append(Entry(tag, True, None, None, branch.at))
+            self.position += 1
+            decision = True
+        self._patches[effect.id] = decision
+        return decision
+
+    def _check_arguments(self, effect: Call[Any]) -> bytes | None:
+        """Arguments as the step will get them, in bytes, or None where none can change.
+
+        Raises:
+            EncodingRefused: an argument can't be kept in a log.
+        """
+        if not effect.kwargs:
+            for value in effect.args:
+                kind = type(value)
+                if kind is int or value is None or kind is bool:
+                    continue
+                if kind is str and value.isascii():
+                    continue
+                break
+            else:
+                return None
+        return self._codec.encode([list(effect.args), effect.kwargs], effect.name)
+
+    def _forgotten(self) -> EffectMisused | None:
+        """An effect of this drive that was dropped without a yield, if there is one."""
+        mine = [what for token, what in DROPPED if token == self._token]
+        if not mine:
+            return None
+        DROPPED[:] = [each for each in DROPPED if each[0] != self._token]
+        return EffectMisused(
+            mine[0], "was built and dropped without a yield", "write `yield` before it"
+        )
+
+    # --- what to say -------------------------------------------------------------------------------
+
+    def _refused(self, entry: Entry) -> Diverged:
+        if entry.tag == CANCEL and self._cancelled:
+            expected = "no second cancel: one is lawful in a generation"
+        elif self.outcome is not None:
+            expected = "the flow has ended"
+        else:
+            expected = self._expected()
+        return self._diverged(
+            recorded=entry.tag, expected=expected, reason="tag", branch=self._standing()
+        )
+
+    def _expected(self) -> str:
+        if self.outcome is not None:
+            return "the flow has ended"
+        tags = list(self.pending)
+        more = f" and {len(tags) - 5} more" if len(tags) > 5 else ""
+        return ", ".join(tags[:5]) + more
+
+    def _standing(self) -> Branch | None:
+        for waiting in self.pending.values():
+            return waiting.branch
+        return None
+
+    def _diverged(
+        self,
+        *,
+        recorded: str,
+        expected: str,
+        reason: str,
+        branch: Branch | None,
+        detail: str = "",
+    ) -> Diverged:
+        first = max(0, self.position - 2)
+        near = self._log[first : self.position + 3]
+        return Diverged(
+            self.name,
+            self.position,
+            recorded,
+            expected,
+            reason,
+            branch.location() if branch is not None else "",
+            tuple((first + offset, entry.tag) for offset, entry in enumerate(near)),
+            detail,
+        )
+
+
+_IMMEDIATE: Final = frozenset({Now, Uuid4, Random, Patched})
+
+
+def drive(
+    flow: Any,
+    input: Any = None,
+    log: Iterable[Entry | tuple[str, Any]] = (),
+    *,
+    seed: bytes = b"",
+    generation: int = 1,
+    started: float | None = None,
+    pending: Mapping[str, Pending] | None = None,
+    codec: ValueCodec | None = None,
+) -> Done | Failed | Suspended:
+    """Drive a flow through its log: a pure function, of the same answer every time.
+
+    Args:
+        flow: a flow definition, or a generator function of one argument.
+        input: the flow's input.
+        log: `Entry` objects, or plain ``(tag, value)`` pairs, oldest first.
+        seed: what `uuid4` and `random` derive from.
+        generation: which generation the log belongs to, for messages.
+        started: time of the first turn in seconds since the epoch, for `now()`.
+        pending: the pending set stored with the log, to be checked at its end.
+        codec: the app's codec, where values hold registered classes.
+
+    Returns:
+        `Done`, `Failed`, or `Suspended` with the tags that the flow waits for.
+
+    Raises:
+        Diverged: the code would not have made this record.
+        EncodingRefused: the input, or a value, can't be kept in a log.
+    """
+    del generation
+    codec = ValueCodec() if codec is None else codec
+    entries = [_fresh(entry, codec) for entry in log]
+    replay = Replay(
+        flow,
+        codec.copy(input, "input"),
+        codec=codec,
+        seed=seed,
+        started=started,
+        log=entries,
+        stored=pending,
+    )
+    outcome = replay.outcome or replay.suspended()
+    replay.close()
+    return outcome
+
+
+def _fresh(entry: Entry | tuple[str, Any], codec: ValueCodec) -> Entry:
+    """An entry whose value the drive may own: a flow may change what it receives."""
+    if not isinstance(entry, Entry):
+        entry = Entry(*entry)
+    value = entry.value
+    if codec.is_plain(value):
+        return entry
+    return attrs.evolve(entry, value=codec.copy(value, entry.tag))
+
+
+def _flow_name(flow: Any) -> str:
+    name: str = getattr(flow, "name", None) or getattr(flow, "__name__", repr(flow))
+    version = getattr(flow, "version", None)
+    return name if version is None else f"{name}/{version}"
+
+
+def _begin(flow: Any, input: Any) -> Generator[Any, Any, Any]:
+    make: Callable[..., Any] = getattr(flow, "begin", flow)
+    made = make(input)
+    if isinstance(made, GeneratorType):
+        return made
+    # A function without a yield has ended already.
+    return _at_once(made)
+
+
+def _at_once(value: Any) -> Generator[Any, Any, Any]:
+    yield from ()
+    return value
+
+
+def _not_an_effect(found: Any) -> EffectMisused:
+    if isinstance(found, GeneratorType):
+        return EffectMisused(
+            f"yield {found.__name__}(...)",
+            "a generator was yielded, expected an effect",
+            "drive it with `yield from`, or pass it to gather or race",
+        )
+    return EffectMisused(
+        f"yield {found!r:.80}",
+        f"found {type(found).__name__}, expected an effect such as tf.call(...)",
+    )
+
+
+def _arguments(effect: Effect[Any]) -> str:
+    request = effect.request()
+    if request is None:
+        return ""
+    args, kwargs = request
+    shown = ", ".join([*(repr(a) for a in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+    return f"your code now passes ({shown:.300}); the log keeps only the digest of what it passed then"
+
+
+def _close(branch: Branch) -> None:
+    """Close innermost first; a generator that yields or raises on its way is left alone."""
+    waiting = branch.waiting
+    if isinstance(waiting, Join):
+        for child in waiting.children:
+            _close(child)
+    try:
+        branch.generator.close()
+    except BaseException:  # noqa: BLE001, S110
+        pass

@@ -1,0 +1,541 @@
+"""What a flow yields: imperatives that the driver takes and a turn performs.
+
+An effect is a light slotted object; building one does nothing. Three mistakes that other
+engines let pass are caught here: an effect that is dropped without a ``yield``, one that
+is tested for truth, and one that is iterated outside a driver.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from datetime import UTC, datetime
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, overload
+
+import attrs
+
+from triggerflow.core.durations import seconds
+from triggerflow.core.retry import RetryPolicy
+from triggerflow.errors import DefinitionError, EffectMisused
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+P = ParamSpec("P")
+
+_TAG_MARKS: Final = frozenset("/#[]")
+
+
+class _Driving(threading.local):
+    """Which drive runs on this thread; 0 outside of any."""
+
+    token = 0
+
+
+DRIVING: Final = _Driving()
+
+# Effects dropped untaken while their own drive ran: (drive token, what it was).
+DROPPED: Final[list[tuple[int, str]]] = []
+
+
+def checked_name(name: str, what: str) -> str:
+    """A name that may stand in a tag.
+
+    Raises:
+        DefinitionError: it is empty, or holds one of ``/ # [ ]``, or a control character.
+    """
+    if not isinstance(name, str) or not name:
+        raise DefinitionError(what, f"found {name!r}, expected a name")
+    if not name.isidentifier() and (not _TAG_MARKS.isdisjoint(name) or not name.isprintable()):
+        raise DefinitionError(what, f"name {name!r} may not hold / # [ ] or control characters")
+    return name
+
+
+class Effect(Generic[R_co]):
+    """The root of all effects. ``yield effect`` and ``yield from effect`` both work."""
+
+    __slots__ = ("_born", "_taken")
+    kind: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._born = DRIVING.token
+
+    def __iter__(self) -> Generator[Effect[R_co], Any, R_co]:
+        value = yield self
+        if not self._taken:
+            raise EffectMisused(
+                self.describe(),
+                "was iterated outside a flow",
+                "yield it (or `yield from` it) in a flow's generator function",
+            )
+        return value  # type: ignore[no-any-return]
+
+    def __bool__(self) -> bool:
+        raise EffectMisused(
+            self.describe(), "was tested for truth", "yield it first and test what comes back"
+        )
+
+    def __del__(self) -> None:
+        if not self._taken and self._born and self._born == DRIVING.token:
+            DROPPED.append((self._born, self.describe()))
+
+    @property
+    def key(self) -> str:
+        """``kind`` or ``kind:name``: what the tag counts."""
+        return self.kind
+
+    def describe(self) -> str:
+        """The effect in words, for messages."""
+        return self.key
+
+    def request(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """What the digest covers, or None for effects that have no digest."""
+        return None
+
+    def received(self, value: Any) -> Any:
+        """The value that the flow sees, given what the log keeps."""
+        return value
+
+
+@attrs.frozen
+class Options:
+    """How a step is run; nothing here is part of its digest.
+
+    Attributes:
+        name: the step's name in tags, where the function has none of its own.
+        retry: what follows a failed attempt; None tries once.
+        timeout: seconds that one attempt may take; None for no limit.
+    """
+
+    name: str | None = None
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
+
+
+DEFAULT_OPTIONS: Final = Options()
+_CALL_KEYS: Final[dict[str, str]] = {}
+
+
+class Call(Effect[R_co]):
+    """One run of a step: see `call`."""
+
+    __slots__ = ("args", "fn", "kwargs", "options")
+    kind = "call"
+
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.options = DEFAULT_OPTIONS
+        self._taken = False
+        self._born = DRIVING.token
+
+    def using(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> Call[R_co]:
+        """How the step is run: returns the same effect.
+
+        Args:
+            name: the step's name, for callables without a plain one.
+            retry: the policy after a failed attempt; without it a step is tried once.
+            timeout: how long one attempt may take.
+
+        Raises:
+            DefinitionError: an option has a value that it can't have.
+        """
+        if name is not None:
+            checked_name(name, "using(name=)")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise DefinitionError("using(retry=)", f"found {retry!r}, expected a RetryPolicy")
+        limit = None if timeout is None else seconds(timeout, "using(timeout=)")
+        old = self.options
+        self.options = Options(
+            name if name is not None else old.name,
+            retry if retry is not None else old.retry,
+            limit if limit is not None else old.timeout,
+        )
+        return self
+
+    @property
+    def name(self) -> str:
+        """The step's name.
+
+        Raises:
+            DefinitionError: the callable has no plain name (a lambda, a partial).
+        """
+        if self.options.name is not None:
+            return self.options.name
+        name = getattr(self.fn, "__name__", None)
+        if not isinstance(name, str) or not name.isidentifier():
+            raise DefinitionError(
+                f"call({self.fn!r})",
+                "the step has no plain name",
+                "name it with call(...).using(name=...)",
+            )
+        return name
+
+    @property
+    def key(self) -> str:
+        # Hot: once a step. The cache holds what `name` has checked, one string a function
+        # name; `options` is the shared default unless `using` was called.
+        if self.options is DEFAULT_OPTIONS:
+            try:
+                return _CALL_KEYS[self.fn.__name__]
+            except (KeyError, AttributeError):
+                key = "call:" + self.name
+                _CALL_KEYS[self.fn.__name__] = key
+                return key
+        return "call:" + self.name
+
+    def describe(self) -> str:
+        return f"call({getattr(self.fn, '__name__', self.fn)!s})"
+
+    def request(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self.args, self.kwargs
+
+
+class Sleep(Effect[None]):
+    """A durable timer: see `sleep`."""
+
+    __slots__ = ("duration",)
+    kind = "sleep"
+
+    def __init__(self, duration: float) -> None:
+        super().__init__()
+        self.duration = duration
+
+    def due(self, now: float) -> float | None:
+        """When it fires, seconds since the epoch."""
+        return now + self.duration
+
+
+class SleepUntil(Effect[None]):
+    """A durable timer at a wall-clock time: see `sleep_until`."""
+
+    __slots__ = ("moment",)
+    kind = "sleep_until"
+
+    def __init__(self, moment: float) -> None:
+        super().__init__()
+        self.moment = moment
+
+    def due(self, now: float) -> float | None:
+        """When it fires, seconds since the epoch."""
+        del now
+        return self.moment
+
+
+@attrs.frozen
+class Signal:
+    """What a wait for several names returns.
+
+    Attributes:
+        name: which signal came.
+        payload: what it carried.
+    """
+
+    name: str
+    payload: Any = None
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<no default>"
+
+
+MISSING: Final = _Missing()
+
+
+class WaitSignal(Effect[R_co]):
+    """A wait for a named message: see `wait_signal`."""
+
+    __slots__ = ("default", "names", "single", "timeout")
+    kind = "wait_signal"
+
+    def __init__(
+        self, names: tuple[str, ...], *, single: bool, timeout: float | None, default: Any
+    ) -> None:
+        super().__init__()
+        self.names = names
+        self.single = single
+        self.timeout = timeout
+        self.default = default
+
+    @property
+    def key(self) -> str:
+        return "wait_signal:" + "|".join(self.names)
+
+    def request(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self.names, {}
+
+    def due(self, now: float) -> float | None:
+        """When its timeout passes, seconds since the epoch; None without a timeout."""
+        return None if self.timeout is None else now + self.timeout
+
+    def received(self, value: Any) -> Any:
+        if self.single:
+            return value
+        name, payload = value
+        return Signal(name, payload)
+
+
+class Now(Effect[datetime]):
+    """The time on the entry that moved this branch: see `now`."""
+
+    __slots__ = ()
+    kind = "now"
+
+
+class Uuid4(Effect["UUID"]):
+    """A UUID that replay makes again: see `uuid4`."""
+
+    __slots__ = ()
+    kind = "uuid4"
+
+
+class Random(Effect[float]):
+    """A float in [0, 1) that replay makes again: see `random`."""
+
+    __slots__ = ()
+    kind = "random"
+
+
+class SideEffect(Effect[R_co]):
+    """A short function whose value is recorded: see `side_effect`."""
+
+    __slots__ = ("_name", "fn")
+    kind = "side_effect"
+
+    def __init__(self, fn: Callable[[], Any], name: str) -> None:
+        super().__init__()
+        self.fn = fn
+        self._name = name
+
+    @property
+    def key(self) -> str:
+        return "side_effect:" + self._name
+
+
+class Patched(Effect[bool]):
+    """Whether this run takes the new branch: see `patched`."""
+
+    __slots__ = ("id",)
+    kind = "patched"
+
+    def __init__(self, id: str) -> None:
+        super().__init__()
+        self.id = id
+
+    @property
+    def key(self) -> str:
+        return "patched:" + self.id
+
+
+Branch = Effect[Any] | Generator[Any, Any, Any]
+
+
+@attrs.frozen
+class Won(Generic[R]):
+    """Who won a race.
+
+    Attributes:
+        index: position of the branch among all, positional ones first.
+        name: its name, or None for a positional branch.
+        value: what it returned.
+    """
+
+    index: int
+    name: str | None
+    value: R
+
+
+class _Composite(Effect[R_co]):
+    __slots__ = ("names", "parts")
+
+    def __init__(self, parts: tuple[Branch, ...], names: tuple[str | None, ...]) -> None:
+        super().__init__()
+        for part in parts:
+            if not isinstance(part, Effect | GeneratorType):
+                raise DefinitionError(
+                    self.kind,
+                    f"found a branch {part!r}, expected an effect or a sub-generator",
+                    "call the generator function, and pass effects without `yield`",
+                )
+        self.parts = parts
+        self.names = names
+
+    def label(self, slot: int) -> str:
+        """How a branch is written in tags: its name, or its number."""
+        name = self.names[slot]
+        return str(slot) if name is None else name
+
+
+class Gather(_Composite[list[Any]]):
+    """All of several branches: see `gather`."""
+
+    __slots__ = ()
+    kind = "gather"
+
+
+class Race(_Composite[Won[Any]]):
+    """The first of several branches: see `race`."""
+
+    __slots__ = ()
+    kind = "race"
+
+
+# --- what flows call ------------------------------------------------------------------------
+
+
+@overload
+def call(
+    fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+) -> Call[R]: ...
+@overload
+def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
+    """Run a step: a function with side effects, plain or async, at least once.
+
+    Its result is recorded exactly once and comes back at the yield. The arguments are the
+    step's own; how it is run goes into ``.using(...)``. Arguments and result must be
+    values that the log can keep.
+
+    Raises (at the yield):
+        StepFailed: the step is out of attempts.
+        EncodingRefused: an argument can't be kept in a log; the error names its path.
+        DefinitionError: the callable has no plain name and ``.using(name=)`` gave none.
+    """
+    return Call(fn, args, kwargs)
+
+
+def sleep(duration: timedelta | float) -> Sleep:
+    """Wait for a timedelta or a number of seconds, however long, across restarts."""
+    return Sleep(seconds(duration, "sleep"))
+
+
+def sleep_until(moment: datetime | float) -> SleepUntil:
+    """Wait until an aware datetime, or seconds since the epoch.
+
+    Raises:
+        DefinitionError: a naive datetime; which zone it means can't be known.
+    """
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise DefinitionError(
+                "sleep_until",
+                f"found the naive datetime {moment!r}, expected an aware one",
+                "give it a zone, such as tzinfo=datetime.UTC",
+            )
+        return SleepUntil(moment.timestamp())
+    return SleepUntil(seconds(moment, "sleep_until"))
+
+
+def wait_signal(
+    name: str | tuple[str, ...] | list[str],
+    *,
+    timeout: timedelta | float | None = None,
+    default: Any = MISSING,
+) -> WaitSignal[Any]:
+    """Wait for a message to this instance, one that came earlier included.
+
+    Args:
+        name: one name (the payload comes back), or several (a `Signal` comes back).
+        timeout: how long to wait; None for ever.
+        default: what comes back when the timeout passes.
+
+    Raises (at the yield):
+        TimedOut: the timeout passed and no ``default=`` was given.
+    """
+    single = isinstance(name, str)
+    names = (name,) if isinstance(name, str) else tuple(name)
+    if not names:
+        raise DefinitionError("wait_signal", "found no name, expected one or several")
+    if len(set(names)) != len(names):
+        raise DefinitionError("wait_signal", f"a name stands twice in {names!r}")
+    for each in names:
+        if "|" in checked_name(each, "wait_signal"):
+            raise DefinitionError("wait_signal", f"name {each!r} may not hold |")
+    limit = None if timeout is None else seconds(timeout, "wait_signal(timeout=)")
+    if limit is None and default is not MISSING:
+        raise DefinitionError(
+            "wait_signal", "has a default= but no timeout=", "a wait without one never ends"
+        )
+    return WaitSignal(names, single=single, timeout=limit, default=default)
+
+
+def gather(*branches: Branch) -> Gather:
+    """Run branches side by side; their results come back as a list, in their order.
+
+    A branch is an effect or a sub-generator. The first failure cancels the others, which
+    may still clean up, and is raised once all have ended.
+    """
+    return Gather(branches, (None,) * len(branches))
+
+
+def race(*branches: Branch, **named: Branch) -> Race:
+    """Run branches side by side until the first ends; the others are cancelled.
+
+    Returns a `Won`. A losing sub-generator gets `FlowCancelled` at its yield and is driven
+    until it ends, then the race returns; what it raises meanwhile, the race raises.
+    """
+    if not branches and not named:
+        raise DefinitionError("race", "has no branch, so nobody can win it")
+    for name in named:
+        checked_name(name, "race")
+    return Race((*branches, *named.values()), ((None,) * len(branches)) + tuple(named))
+
+
+def now() -> Now:
+    """The time (UTC) on the log entry that moved this branch. Costs no entry."""
+    return Now()
+
+
+def uuid4() -> Uuid4:
+    """A random UUID that every replay makes again. Costs no entry."""
+    return Uuid4()
+
+
+def random() -> Random:
+    """A random float in [0, 1) that every replay makes again. Costs no entry."""
+    return Random()
+
+
+def side_effect(fn: Callable[[], R], *, name: str | None = None) -> SideEffect[R]:
+    """Record what a short function returns, such as a setting or a feature flag.
+
+    It is durable before the next effect is performed. What it raises is its recorded
+    failure. It must be quick: it runs inside the turn. Work belongs into `call`.
+    """
+    label = name if name is not None else getattr(fn, "__name__", "")
+    if not label.isidentifier() and name is None:
+        label = "value"
+    return SideEffect(fn, checked_name(label, "side_effect"))
+
+
+def patched(id: str) -> Patched:
+    """Guard a change of a flow: True for runs that meet it first with the new code.
+
+    The first decision for an id holds for the whole generation.
+    """
+    return Patched(checked_name(id, "patched"))
+
+
+def as_datetime(at: float) -> datetime:
+    """Seconds since the epoch as an aware datetime (UTC)."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+def parts_of(effect: _Composite[Any]) -> Iterator[tuple[int, str, Branch]]:
+    """Slot, label and branch of every part of a composite."""
+    for slot, part in enumerate(effect.parts):
+        yield slot, effect.label(slot), part

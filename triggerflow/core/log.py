@@ -1,0 +1,84 @@
+"""The record of one generation: its entries (past facts) and its pending set.
+
+Both halves are needed to re-drive a flow: the entries say what came back, the pending set
+what was asked for and has not come back yet. Whether a charge can run twice is decided by
+the second half, since a step in flight has no entry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from triggerflow.core.failure import Failure
+
+CANCEL: Final = "cancel"
+RETRIED: Final = "retried"
+
+# Kinds whose request may be replaced by other code at the log's end: nothing outside the
+# store knows of them, so nothing can happen twice.
+REPLACEABLE: Final = frozenset({"sleep", "sleep_until", "wait_signal"})
+
+
+@attrs.define
+class Entry:
+    """One log record: what an effect came to.
+
+    Attributes:
+        tag: the effect's tag, or ``cancel`` / ``retried``.
+        value: its value; None where `failure` is set.
+        failure: how it failed, or None.
+        digest: digest of the request that it answers, or None where none was kept.
+        at: when it was taken, in seconds since the epoch (UTC), or None.
+    """
+
+    tag: str
+    value: Any = None
+    failure: Failure | None = None
+    digest: bytes | None = None
+    at: float | None = None
+
+
+@attrs.frozen
+class Pending:
+    """One member of the pending set.
+
+    Attributes:
+        digest: digest of the request, or None for kinds that have none.
+        due: when a timer or timeout fires, or a retry is due (seconds since the epoch).
+        attempts: how many attempts have ended without a result.
+    """
+
+    digest: bytes | None = None
+    due: float | None = None
+    attempts: int = 0
+
+
+def kind_of(tag: str) -> str:
+    """The kind in a tag: ``call`` in ``gather#0[1]/call:charge#2``."""
+    last = tag.rpartition("/")[2]
+    return last.partition("#")[0].partition(":")[0]
+
+
+def is_binding(tag: str, pending: Pending) -> bool:
+    """Whether the code must meet this request again with equal tag and digest.
+
+    A call in back-off runs nowhere, and a timer or wait lives only in the store: those may
+    be replaced. A call in flight may already have charged somebody.
+    """
+    kind = kind_of(tag)
+    if kind in REPLACEABLE:
+        return False
+    return not (kind == "call" and pending.attempts and pending.due is not None)
+
+
+def encode_pending(pending: dict[str, Pending]) -> list[list[Any]]:
+    """The pending set as plain lists, in the order of arming, for the codec."""
+    return [[tag, p.digest, p.due, p.attempts] for tag, p in pending.items()]
+
+
+def decode_pending(rows: list[list[Any]]) -> dict[str, Pending]:
+    """The pending set that `encode_pending` wrote."""
+    return {tag: Pending(digest, due, attempts) for tag, digest, due, attempts in rows}

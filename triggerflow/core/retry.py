@@ -1,0 +1,91 @@
+"""What follows a failed attempt of a step: again after a while, or no more.
+
+Back-off is exponential; its jitter is deterministic (a hash of instance, tag and attempt)
+and is taken below the cap, so that a crash in between changes no due time and the longest
+wait is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+import attrs
+
+from triggerflow.core.durations import seconds
+from triggerflow.errors import DefinitionError, TriggerflowError
+
+Classes = tuple[type[BaseException], ...]
+
+
+@attrs.define(eq=False)
+class RetryAfter(TriggerflowError):
+    """A step raises this to say when its next attempt may come, such as from a 429 answer."""
+
+    delay: timedelta | float
+
+    def __str__(self) -> str:
+        return f"retry after {seconds(self.delay):g} s"
+
+
+def _classes(value: type[BaseException] | Classes) -> Classes:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _duration(value: timedelta | float) -> float:
+    return seconds(value, "RetryPolicy")
+
+
+@attrs.frozen
+class RetryPolicy:
+    """When a failed step is tried again.
+
+    Attributes:
+        max_attempts: attempts in all, the first included; attempts that a crash cut off
+            don't count.
+        initial: wait before the second attempt, seconds or a timedelta.
+        factor: what each further wait is multiplied by.
+        cap: the longest wait.
+        jitter: share of each wait, from 0 to 1, that is taken off by chance.
+        retry_on: exception classes that are worth another attempt.
+        give_up_on: exception classes that are not, even where `retry_on` has them.
+    """
+
+    max_attempts: int = 3
+    initial: float = attrs.field(default=1.0, converter=_duration)
+    factor: float = 2.0
+    cap: float = attrs.field(default=300.0, converter=_duration)
+    jitter: float = 0.1
+    retry_on: Classes = attrs.field(default=(Exception,), converter=_classes)
+    give_up_on: Classes = attrs.field(default=(), converter=_classes)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise DefinitionError(
+                "RetryPolicy", f"max_attempts is {self.max_attempts!r}, expected 1 or more"
+            )
+        if not 0 <= self.jitter <= 1:
+            raise DefinitionError("RetryPolicy", f"jitter is {self.jitter!r}, expected 0 to 1")
+        if self.factor < 1:
+            raise DefinitionError(
+                "RetryPolicy", f"factor is {self.factor!r}, expected 1 or more"
+            )
+
+    def delay(self, error: BaseException, failed: int, chance: bytes) -> float | None:
+        """Seconds until the next attempt, or None when this failure is final.
+
+        Args:
+            error: what the attempt raised.
+            failed: how many attempts have failed, this one included.
+            chance: what the jitter is derived from: equal input, equal wait.
+        """
+        if failed >= self.max_attempts:
+            return None
+        if isinstance(error, RetryAfter):
+            return seconds(error.delay, "RetryAfter")
+        if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):
+            return None
+        # The exponent is bounded, so that a long-lived step can't overflow a float.
+        wait = min(self.cap, self.initial * self.factor ** min(failed - 1, 512))
+        digest = hashlib.sha256(chance + failed.to_bytes(4, "big")).digest()
+        return wait * (1 - self.jitter * int.from_bytes(digest[:4], "big") / 2**32)

@@ -1,0 +1,1 @@
+"""The running side: one committer, one executor, one performer, and the verbs."""

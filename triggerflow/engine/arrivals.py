@@ -1,0 +1,248 @@
+"""Appending: validate, address, match, judge, and one commit with everything that follows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from triggerflow.core.activity import Activity
+from triggerflow.core.codec import (
+    Limits,
+    cid_of_block,
+    decode_document,
+    encode_normalised,
+    normalise,
+)
+from triggerflow.engine.clock import new_seed
+from triggerflow.engine.guards import judge
+from triggerflow.engine.views import Appended, Rejected, appended
+from triggerflow.errors import InternalError, TriggerflowError
+from triggerflow.pipeline.plan import Judged, guarded, plan
+from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
+from triggerflow.triggers import Guard, Trigger, TriggerIndex
+
+if TYPE_CHECKING:
+    from triggerflow.engine.clock import Clock
+    from triggerflow.engine.committer import Committer
+    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.store.protocol import Store
+    from triggerflow.store.records import OutboxRow, TriggerRecord
+
+# A registry that changes faster than an append can be planned is somebody's mistake.
+_MOST_PLANS: Final = 20
+
+
+@attrs.define(slots=True)
+class _Arrival:
+    """An activity on its way in."""
+
+    activity: Activity
+    document: bytes
+    matched: list[Trigger] = attrs.field(factory=list)
+    verdicts: dict[str, Judged] = attrs.field(factory=dict)
+
+
+class Arrivals:
+    """Appends activities and carries out dispatches that were deferred."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        committer: Committer,
+        flows: FlowRegistry,
+        guards: dict[str, Guard],
+        clock: Clock,
+        limits: Limits,
+        guard_limit: float,
+        deferred: bool,
+        inline: bool,
+        validate: Callable[[Activity], None],
+        announced: Callable[[Activity, Any], None] | None,
+    ) -> None:
+        """
+        Args:
+            guards: key -> guard with code, of this process.
+            validate: raises for activities that a plugin vetoes.
+            announced: called with (activity, firings) after the commit; None when no
+                plugin listens.
+        """
+        self._store = store
+        self._committer = committer
+        self._flows = flows
+        self._guards = guards
+        self._clock = clock
+        self._limits = limits
+        self._guard_limit = guard_limit
+        self._deferred = deferred
+        self._inline = inline
+        self._validate = validate
+        self._announced = announced
+        self._registry = -1
+        self._index = TriggerIndex()
+
+    def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
+        """Plan with these triggers from now on."""
+        self._index = TriggerIndex(self._known(record) for record in triggers)
+        self._registry = generation
+
+    def _known(self, record: TriggerRecord) -> Trigger:
+        spec = decode_document(record.spec)
+        guard = self._guards.get(spec.get("guard", ""))
+        return Trigger.from_spec(spec, None if guard is None else guard.fn)
+
+    @property
+    def index(self) -> TriggerIndex:
+        """The triggers that appends are planned with."""
+        return self._index
+
+    async def append(self, document: object) -> Appended:
+        """Append one activity; see `Engine.append`."""
+        (found,) = await self._append([self._read(document)])
+        return found
+
+    async def append_many(self, documents: Sequence[object]) -> list[Appended | Rejected]:
+        """Append many at once; see `Engine.append_many`."""
+        results: list[Appended | Rejected | None] = []
+        arrivals: list[_Arrival] = []
+        for index, document in enumerate(documents):
+            try:
+                arrivals.append(self._read(document))
+                results.append(None)
+            except TriggerflowError as error:
+                results.append(Rejected(index, error))
+        found = iter(await self._append(arrivals))
+        return [next(found) if result is None else result for result in results]
+
+    def _read(self, document: object) -> _Arrival:
+        """Everything that can be refused is refused here, before any write."""
+        model = normalise(document, limits=self._limits)
+        block = encode_normalised(model, limits=self._limits)
+        activity = Activity.read(cid_of_block(block), model)
+        self._validate(activity)
+        return _Arrival(activity, block)
+
+    async def _append(self, arrivals: list[_Arrival]) -> list[Appended]:
+        found: list[Appended | None] = [None] * len(arrivals)
+        todo = list(range(len(arrivals)))
+        for _ in range(_MOST_PLANS):
+            if not todo:
+                break
+            if not self._deferred:
+                await self._match([arrivals[index] for index in todo])
+            outcomes = await self._commit([self._operation(arrivals[index]) for index in todo])
+            stale = []
+            for index, outcome in zip(todo, outcomes, strict=True):
+                if outcome.verdict is Verdict.STALE:
+                    stale.append(index)
+                    continue
+                found[index] = self._appended(arrivals[index], outcome)
+            if stale:
+                self.refresh(*await self._committer.run(self._store.registry))
+            todo = stale
+        done = [each for each in found if each is not None]
+        if len(done) < len(found):
+            raise InternalError("the trigger registry changed under every plan of an append")
+        return done
+
+    async def _match(self, arrivals: list[_Arrival]) -> None:
+        for arrival in arrivals:
+            arrival.matched = self._index.match(arrival.activity)
+        await self._judge(arrivals)
+
+    async def _judge(self, arrivals: list[_Arrival]) -> None:
+        questions = [
+            (arrival, trigger) for arrival in arrivals for trigger in guarded(arrival.matched)
+        ]
+        if not questions:
+            return
+        verdicts = await judge(
+            [(arrival.document, trigger) for arrival, trigger in questions],
+            limit=self._guard_limit,
+            inline=self._inline,
+        )
+        for (arrival, trigger), verdict in zip(questions, verdicts, strict=True):
+            arrival.verdicts[trigger.trigger_cid] = verdict
+
+    def _operation(self, arrival: _Arrival) -> Append:
+        now = self._clock.now()
+        activity = arrival.activity
+        return Append(
+            cid=activity.cid,
+            document=arrival.document,
+            types=json.dumps(activity.types),
+            actors=json.dumps(activity.actors),
+            received=now,
+            registry=self._registry,
+            firings=None if self._deferred else self._plan(arrival, now),
+        )
+
+    def _plan(self, arrival: _Arrival, now: float) -> Any:
+        return plan(
+            arrival.activity,
+            arrival.matched,
+            arrival.verdicts,
+            document=arrival.document,
+            flows=self._flows,
+            now=now,
+            seed=new_seed,
+        )
+
+    async def _commit(self, operations: Sequence[Append]) -> list[Outcome]:
+        if len(operations) == 1:
+            return [await self._committer.ask(operations[0])]
+        return await self._committer.ask_all(operations)
+
+    def _appended(self, arrival: _Arrival, outcome: Outcome) -> Appended:
+        duplicate = outcome.verdict is Verdict.DUPLICATE
+        found = appended(
+            arrival.activity.cid,
+            outcome.seq or 0,
+            duplicate=duplicate,
+            firings=outcome.firings,
+        )
+        if self._announced is not None and not duplicate:
+            self._announced(arrival.activity, found.firings)
+        return found
+
+    # --- what others deferred
+
+    async def dispatch(self, rows: Sequence[OutboxRow]) -> int:
+        """Carry out deferred dispatches that this process can; how many it did."""
+        done = 0
+        for row in rows:
+            arrival = self._deferred_arrival(row)
+            if arrival is None:
+                continue
+            await self._judge([arrival])
+            now = self._clock.now()
+            firings = self._plan(arrival, now)
+            if row.trigger_cid is not None and self._index_has(row.trigger_cid) is None:
+                firings = (PlannedFiring(row.trigger_cid, None, _SUPERSEDED, "failed"),)
+            outcome = await self._committer.ask(
+                Dispatch(row.id, row.seq, self._registry, now, firings)
+            )
+            if outcome.verdict is Verdict.STALE:
+                self.refresh(*await self._committer.run(self._store.registry))
+            elif outcome.verdict is Verdict.APPLIED:
+                done += 1
+        return done
+
+    def _deferred_arrival(self, row: OutboxRow) -> _Arrival | None:
+        """The activity behind an outbox row; None where its guard's code isn't here."""
+        activity = Activity.read(row.cid, decode_document(row.document))
+        matched = self._index.match(activity)
+        if row.trigger_cid is not None:
+            matched = [trigger for trigger in matched if trigger.trigger_cid == row.trigger_cid]
+            if any(trigger.guard and trigger.guard.fn is None for trigger in matched):
+                return None
+        return _Arrival(activity, row.document, matched)
+
+    def _index_has(self, trigger_cid: str) -> Trigger | None:
+        return next((each for each in self._index if each.trigger_cid == trigger_cid), None)
+
+
+_SUPERSEDED: Final = "the trigger was replaced before a worker with its guard came by"

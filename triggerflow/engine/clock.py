@@ -1,0 +1,69 @@
+"""Time and chance: the only place that reads them. Everything below gets them as arguments."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Protocol
+
+import trio
+
+
+class Clock(Protocol):
+    """What the engine asks for the time.
+
+    Attributes:
+        recheck: the longest that a timer may sleep before it looks at the clock again,
+            since a wall clock can be set; infinite where it can't.
+    """
+
+    recheck: float
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    recheck = 1.0
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+
+class LoopClock:
+    """A wall clock that follows trio's clock: virtual under ``trio.testing.MockClock``.
+
+    Args:
+        start: the epoch seconds that the loop's first moment counts as.
+    """
+
+    recheck = float("inf")
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._start = start
+        self._zero: float | None = None
+
+    def now(self) -> float:
+        """Seconds since the epoch, as far as the loop has come."""
+        moment = trio.current_time()
+        if self._zero is None:
+            self._zero = moment
+        return self._start + (moment - self._zero)
+
+
+def random_id() -> str:
+    """A new public instance id: 20 lower-case letters and digits, 100 bits of chance."""
+    number = secrets.randbits(100)
+    return "".join(_DIGITS[(number >> shift) & 31] for shift in range(0, 100, 5))
+
+
+def new_seed() -> bytes:
+    """A new seed for `uuid4` and `random`."""
+    return secrets.token_bytes(16)
+
+
+_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"

@@ -1,0 +1,554 @@
+"""The engine: the verbs, over one open store. Everything runs on one trio loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from triggerflow.core.codec import Limits, ValueCodec, encode_document
+from triggerflow.core.durations import seconds
+from triggerflow.engine.arrivals import Arrivals
+from triggerflow.engine.clock import Clock, SystemClock, new_seed, random_id
+from triggerflow.engine.committer import Committer
+from triggerflow.engine.executor import Executor
+from triggerflow.engine.keeper import Keeper
+from triggerflow.engine.running import entry_of
+from triggerflow.engine.views import Appended, Instance, Rejected
+from triggerflow.errors import (
+    InstanceConflict,
+    InstanceEnded,
+    KeyTaken,
+    SignalConflict,
+    UnknownFlow,
+    UnknownInstance,
+    WaitTimedOut,
+)
+from triggerflow.store.operations import NewInstance, Send, Start, Verdict
+from triggerflow.store.records import ENDED
+
+if TYPE_CHECKING:
+    from triggerflow.core.activity import Activity
+    from triggerflow.core.log import Entry
+    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.store.protocol import Store
+    from triggerflow.store.records import InstanceRecord
+    from triggerflow.triggers import Guard, Trigger
+
+_PAGE: Final = 100
+# How long a closing engine waits for steps that run.
+_DRAIN: Final = 2.0
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How an engine runs.
+
+    Attributes:
+        work: drive flows here; otherwise only write and ask.
+        deferred: leave the dispatch of appended activities to workers.
+        threads: how many plain steps may run at once.
+        capacity: how many instances may be owned at once.
+        keep_warm: how many parked instances keep their live replay.
+        lease: seconds without a sign of life after which a worker counts as dead.
+        guard_limit: seconds that a guard may take.
+        limits: size and depth of documents.
+        inline: run commits and plain steps on the loop's thread, for virtual time.
+        clock: where the time comes from.
+    """
+
+    work: bool = True
+    deferred: bool = False
+    threads: int = 32
+    capacity: int = 2000
+    keep_warm: int = 1000
+    lease: float = 30.0
+    guard_limit: float = 5.0
+    limits: Limits = Limits()
+    inline: bool = False
+    clock: Clock = attrs.field(factory=SystemClock)
+
+
+@attrs.frozen(kw_only=True)
+class Code:
+    """What an app brings: flows, triggers, guards, classes, and its plugins' say."""
+
+    flows: FlowRegistry
+    triggers: tuple[Trigger, ...]
+    guards: dict[str, Guard]
+    codec: ValueCodec
+    build: str
+    validate: Callable[[Activity], None]
+    announced: Callable[[Activity, Any], None] | None = None
+
+
+class Engine:
+    """An open app. Get it with ``async with app.open() as engine``.
+
+    All verbs are durable when they return.
+    """
+
+    def __init__(
+        self, store: Store, code: Code, settings: Settings, nursery: trio.Nursery
+    ) -> None:
+        self._store = store
+        self._code = code
+        self._settings = settings
+        self._nursery = nursery
+        self._clock = settings.clock
+        self._waiters: dict[str, trio.Event] = {}
+        self._idle = trio.Event()
+        self._died: BaseException | None = None
+        self._committer = Committer(
+            store,
+            self._clock,
+            changed=self._others_wrote,
+            fatal=self._fatal,
+            inline=settings.inline,
+        )
+        self._arrivals = Arrivals(
+            store=store,
+            committer=self._committer,
+            flows=code.flows,
+            guards=code.guards,
+            clock=self._clock,
+            limits=settings.limits,
+            guard_limit=settings.guard_limit,
+            deferred=settings.deferred,
+            inline=settings.inline,
+            validate=code.validate,
+            announced=code.announced,
+        )
+        self._executor: Executor | None = None
+        self._keeper: Keeper | None = None
+
+    # --- opening and closing
+
+    async def begin(self) -> None:
+        """Open the store, make the app's triggers current, and start to work."""
+        code, committer = self._code, self._committer
+        await committer.run(self._store.open)
+        if code.triggers:
+            rows = [
+                (trigger.name, trigger.trigger_cid, encode_document(trigger.spec()))
+                for trigger in code.triggers
+            ]
+            now = self._clock.now()
+            await committer.run(lambda: self._store.sync_triggers(rows, now=now))
+        self._arrivals.refresh(*await committer.run(self._store.registry))
+        if self._settings.work:
+            await self._start_working()
+
+    async def _start_working(self) -> None:
+        settings, code = self._settings, self._code
+        self._executor = Executor(
+            store=self._store,
+            committer=self._committer,
+            codec=code.codec,
+            flows=code.flows,
+            clock=self._clock,
+            build=code.build,
+            nursery=self._nursery,
+            threads=settings.threads,
+            keep_warm=settings.keep_warm,
+            inline=settings.inline,
+            moved=self._moved,
+            fenced=lambda: self._tell(Keeper.lease_lost),
+            timer_set=lambda: self._tell(Keeper.timer_set),
+        )
+        self._keeper = Keeper(
+            store=self._store,
+            committer=self._committer,
+            executor=self._executor,
+            arrivals=self._arrivals,
+            clock=self._clock,
+            build=code.build,
+            flows=frozenset((flow.name, flow.version) for flow in code.flows),
+            lease=settings.lease,
+            capacity=settings.capacity,
+            settled=self._settled,
+        )
+        await self._keeper.register()
+        self._nursery.start_soon(self._keeper.run)
+
+    async def end(self) -> None:
+        """Let running steps finish for a moment, hand instances back, close the store."""
+        executor = self._executor
+        if executor is not None:
+            executor.draining = True
+            with trio.move_on_after(_DRAIN):
+                while any(run.attempts or run.busy for run in executor.owned.values()):
+                    await trio.sleep(0.005)
+            executor.performer.close()
+            executor.drop_all()
+        await self._committer.run(self._store.close)
+        await self._committer.close()
+
+    def abandon(self) -> None:
+        """Stop dead, as a killed process would: nothing is handed back."""
+        self._committer.abandon()
+        self._store.abandon()
+
+    def _fatal(self, error: BaseException) -> None:
+        self._died = error
+        self._nursery.cancel_scope.cancel()
+
+    @property
+    def died(self) -> BaseException | None:
+        """What killed the engine, if anything did."""
+        return self._died
+
+    # --- what the parts tell it
+
+    def _tell(self, what: Callable[[Keeper], None]) -> None:
+        if self._keeper is not None:
+            what(self._keeper)
+
+    def _others_wrote(self) -> None:
+        self._tell(Keeper.others_wrote)
+        for event in list(self._waiters.values()):
+            event.set()
+
+    def _moved(self, instance: str, status: str, due: float | None) -> None:
+        if status == "waiting" and self._keeper is not None:
+            self._keeper.parked(due)
+        event = self._waiters.get(instance)
+        if event is not None and status != "waiting":
+            event.set()
+        if self._executor is not None and not self._executor.owned:
+            # A suspect may wait for an empty house, and somebody for idleness.
+            self._tell(Keeper.timer_set)
+
+    def _settled(self) -> None:
+        self._idle.set()
+
+    # --- verbs: activities
+
+    async def append(self, activity: object) -> Appended:
+        """Append an activity; its firings and their instances land in the same commit.
+
+        Args:
+            activity: a document with a ``type`` and an ``actor``; integral floats become
+                integers.
+
+        Returns:
+            Its CID and firings; for one that was there before, the first firings.
+
+        Raises:
+            ActivityRejected: type or actor can't be read, or a plugin vetoed it.
+            EncodingRefused: it is no DAG-CBOR document, or too large or deep.
+        """
+        found = await self._arrivals.append(activity)
+        self._arrived([found])
+        return found
+
+    async def append_many(self, activities: Iterable[object]) -> list[Appended | Rejected]:
+        """Append many activities, a thousand to a commit; each has its own result.
+
+        One that is refused does not hinder the others: its result is a `Rejected`.
+        """
+        found: list[Appended | Rejected] = []
+        page: list[object] = []
+        for activity in activities:
+            page.append(activity)
+            if len(page) == 1000:
+                found += await self._append_page(page, len(found))
+                page = []
+        return found + await self._append_page(page, len(found))
+
+    async def _append_page(self, page: list[object], first: int) -> list[Appended | Rejected]:
+        found = await self._arrivals.append_many(page)
+        self._arrived([each for each in found if isinstance(each, Appended)])
+        return [
+            attrs.evolve(each, index=each.index + first) if isinstance(each, Rejected) else each
+            for each in found
+        ]
+
+    def _arrived(self, found: Iterable[Appended]) -> None:
+        fresh = [each for each in found if not each.duplicate]
+        if fresh:
+            self._tell(Keeper.dispatch_came if self._settings.deferred else Keeper.work_came)
+
+    # --- verbs: instances
+
+    async def start(
+        self,
+        flow: Any,
+        input: Any = None,
+        *,
+        key: str | None = None,
+        version: int | None = None,
+        namespace: str = "",
+        correlation_id: str | None = None,
+    ) -> str:
+        """Start an instance by hand.
+
+        Args:
+            flow: a flow, or a flow's name.
+            input: the flow's input.
+            key: business key, held by one live instance of the flow at a time: a second
+                start with the same input returns the first one's id.
+            version: of the flow; the latest by default.
+
+        Returns:
+            The instance's id.
+
+        Raises:
+            UnknownFlow: no such flow is registered here (a client that leaves the work to
+                others may start it all the same).
+            KeyTaken: the key is held by an instance with another input.
+            EncodingRefused: the input can't be kept.
+        """
+        name = flow if isinstance(flow, str) else flow.name
+        if version is None and not isinstance(flow, str):
+            version = flow.version
+        known = self._code.flows.find(name, version)
+        if known is None and self._settings.work:
+            self._code.flows.get(name, version)
+        new = NewInstance(
+            id=random_id(),
+            flow=name,
+            version=version if known is None else known.version,
+            input=self._code.codec.encode(input, "input"),
+            seed=new_seed(),
+            created=self._clock.now(),
+            namespace=namespace,
+            key=key,
+            correlation_id=correlation_id,
+        )
+        if known is None:
+            new.status, new.cause = "blocked", "unknown_flow"
+            new.reason = str(UnknownFlow(name, version)) + "; a worker that knows it starts it"
+        outcome = await self._committer.ask(Start(new))
+        holder = outcome.instance or new.id
+        if outcome.verdict is Verdict.CONFLICT:
+            raise KeyTaken(name, key or "", holder)
+        self._tell(Keeper.work_came)
+        return holder
+
+    async def signal(
+        self,
+        id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        dedup: str | None = None,
+    ) -> bool:
+        """Send a signal; one that nobody waits for yet is kept.
+
+        Args:
+            dedup: a repeat with an equal key and payload is dropped.
+
+        Returns:
+            Whether it was stored; False for a repeat.
+
+        Raises:
+            UnknownInstance, InstanceEnded: nothing was stored.
+            SignalConflict: the dedup key came before with another payload.
+        """
+        blob = self._code.codec.encode(payload, "payload")
+        digest = self._code.codec.digest((payload,), {}, "payload") if dedup else None
+        outcome = await self._send(id, "signal", name, blob, dedup, digest)
+        if outcome is Verdict.CONFLICT:
+            raise SignalConflict(id, name, dedup or "")
+        return outcome is Verdict.APPLIED
+
+    async def complete(self, id: str, tag: str, value: Any = None) -> None:
+        """Give a pending call its result from outside; an attempt that runs is dropped.
+
+        Raises:
+            InstanceConflict: the instance doesn't wait for a call under this tag.
+        """
+        record = await self._record(id)
+        view = Instance.of(record, self._code.codec)
+        if tag not in view.waiting or "call:" not in tag.rpartition("/")[2]:
+            waiting = ", ".join(view.waiting) or "nothing"
+            raise InstanceConflict(
+                record.id,
+                f"complete({tag!r})",
+                f"an instance that waits for {waiting}",
+                "a pending call's tag",
+            )
+        blob = self._code.codec.encode(value, "value")
+        await self._send(record.id, "complete", tag, blob)
+
+    async def cancel(self, id: str) -> bool:
+        """Ask an instance to end: it gets `FlowCancelled` at its yield and may clean up.
+
+        Returns:
+            Whether this was the first request.
+
+        Raises:
+            UnknownInstance, InstanceEnded: there is nothing to cancel.
+        """
+        none = self._code.codec.encode(None)
+        return await self._send(id, "cancel", "", none) is Verdict.APPLIED
+
+    async def retry(self, id: str) -> None:
+        """Let a failed instance go on: a failure at its log's end is voided.
+
+        The step at fault gets fresh attempts under the same idempotency key. A flow whose
+        own code raised is driven again from the entry at which it did.
+
+        Raises:
+            InstanceConflict: it has not failed, or its key is held by another one now.
+        """
+        none = self._code.codec.encode(None)
+        if await self._send(id, "retry", "", none) is Verdict.CONFLICT:
+            record = await self._record(id)
+            raise InstanceConflict(record.id, "retry", record.status, "failed, its key free")
+
+    async def _send(
+        self,
+        id: str,
+        kind: str,
+        name: str,
+        payload: bytes,
+        dedup: str | None = None,
+        digest: bytes | None = None,
+    ) -> Verdict:
+        found = await self.resolve_id(id)
+        outcome = await self._committer.ask(
+            Send(found, kind, name, payload, self._clock.now(), dedup, digest)
+        )
+        if outcome.verdict is Verdict.GONE:
+            if outcome.instance is None:
+                raise UnknownInstance(id)
+            raise InstanceEnded(found, outcome.detail, name or kind)
+        if outcome.verdict is Verdict.APPLIED:
+            self._message_sent(outcome.number or 0, outcome.owner)
+        return outcome.verdict
+
+    def _message_sent(self, number: int, owner: int | None) -> None:
+        executor, worker = self._executor, self._committer.worker
+        if executor is not None and worker is not None and owner == worker[0]:
+            executor.fetch_inbox(number)
+        else:
+            self._tell(Keeper.work_came)
+
+    # --- verbs: asking
+
+    async def resolve_id(self, id: str) -> str:
+        """The whole id behind a unique prefix.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        if len(id) >= 20:
+            return id
+        found = await self._ask(lambda: self._store.ids(id)) if id else []
+        if len(found) == 1 or id in found:
+            return id if id in found else found[0]
+        raise UnknownInstance(id, tuple(found))
+
+    async def get(self, id: str) -> Instance:
+        """An instance as it stands; `id` may be a unique prefix.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        return Instance.of(await self._record(id), self._code.codec)
+
+    async def log(self, id: str) -> list[Entry]:
+        """The log of an instance's present generation."""
+        record = await self._record(id)
+        rows = await self._ask(lambda: self._store.log(record.number, record.generation))
+        return [entry_of(row, self._code.codec) for row in rows]
+
+    async def instances(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        key: str | None = None,
+    ) -> AsyncIterator[Instance]:
+        """Iterate over instances, oldest first, a page at a time."""
+        after = 0
+        while True:
+            page = await self._ask(
+                lambda after=after: self._store.instances(  # type: ignore[misc]
+                    status=status, flow=flow, key=key, after=after, limit=_PAGE
+                )
+            )
+            for record in page:
+                yield Instance.of(record, self._code.codec)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].number
+
+    async def wait(self, id: str, *, timeout: timedelta | float | None = None) -> Instance:  # noqa: ASYNC109
+        """Wait until an instance has ended.
+
+        Raises:
+            WaitTimedOut: it had not ended in time; it goes on, and can be waited for again.
+            UnknownInstance: none fits, or several do.
+        """
+        limit = math.inf if timeout is None else seconds(timeout, "wait(timeout=)")
+        found = await self.resolve_id(id)
+        with trio.move_on_after(limit):
+            while True:
+                event = self._waiters.get(found)
+                if event is None or event.is_set():
+                    event = self._waiters[found] = trio.Event()
+                record = await self._record(found)
+                if record.status in ENDED:
+                    self._waiters.pop(found, None)
+                    return Instance.of(record, self._code.codec)
+                await event.wait()
+        record = await self._record(found)
+        raise WaitTimedOut(found, limit, record.status)
+
+    async def run_until_idle(self) -> None:
+        """Return when nothing is runnable now; future timers and open waits don't count."""
+        if self._keeper is None:
+            return
+        while True:
+            self._idle = trio.Event()
+            self._tell(Keeper.work_came)
+            await self._idle.wait()
+            if self._keeper.idle:
+                return
+
+    async def _record(self, id: str) -> InstanceRecord:
+        found = await self.resolve_id(id)
+        record = await self._ask(lambda: self._store.instance(found))
+        if record is None:
+            raise UnknownInstance(id)
+        return record
+
+    async def _ask(self, read: Callable[[], Any]) -> Any:
+        if self._settings.inline:
+            return read()
+        return await trio.to_thread.run_sync(read)
+
+
+@contextlib.asynccontextmanager
+async def open_engine(store: Store, code: Code, settings: Settings) -> AsyncIterator[Engine]:
+    """Run an engine for the time of a ``with`` block.
+
+    What the block raises comes out as it is, not wrapped in an exception group.
+    """
+    raised: Exception | None = None
+    engine: Engine | None = None
+    async with trio.open_nursery() as nursery:
+        engine = Engine(store, code, settings, nursery)
+        try:
+            await engine.begin()
+            yield engine
+        except Exception as error:  # noqa: BLE001
+            raised = error
+        except BaseException:
+            engine.abandon()
+            raise
+        with trio.CancelScope(shield=True):
+            await engine.end()
+        nursery.cancel_scope.cancel()
+    if engine.died is not None:
+        raise engine.died
+    if raised is not None:
+        raise raised

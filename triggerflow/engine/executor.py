@@ -1,0 +1,377 @@
+"""The executor: owns instances, takes their turns, and performs what a commit allows.
+
+The durability guarantee stands here: only this module submits turns, and a call is handed
+to the performer by the callback of the commit that armed it, never before.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from triggerflow.core.effects import Call
+from triggerflow.engine.context import StepContext
+from triggerflow.engine.performer import Attempt, Performer, is_async
+from triggerflow.engine.running import Running
+from triggerflow.engine.turn import Taken, take
+from triggerflow.errors import Diverged, TimedOut
+from triggerflow.store.operations import Block, Outcome, Verdict
+from triggerflow.store.records import ENDED
+
+if TYPE_CHECKING:
+    from triggerflow.core.codec import ValueCodec
+    from triggerflow.core.driver import Replay
+    from triggerflow.engine.clock import Clock
+    from triggerflow.engine.committer import Committer
+    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.store.protocol import Store
+    from triggerflow.store.records import Claimed, InboxRow
+
+log: Final = logging.getLogger("triggerflow")
+
+_LONGEST_TROUBLE: Final = 30.0
+
+
+class Executor:
+    """All instances that this worker owns. Everything here runs on the loop's thread.
+
+    Attributes:
+        owned: number -> instance.
+        warm: parked instances whose live replay is kept, least recently used first.
+        warm_lengths: what is warm, for claims: number -> (generation, log length).
+        draining: perform nothing new; what runs may end.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        committer: Committer,
+        codec: ValueCodec,
+        flows: FlowRegistry,
+        clock: Clock,
+        build: str,
+        nursery: trio.Nursery,
+        threads: int,
+        keep_warm: int,
+        inline: bool,
+        moved: Callable[[str, str, float | None], None],
+        fenced: Callable[[], None],
+        timer_set: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            moved: called with (public id, new status, due time) when an instance parks,
+                ends or blocks.
+            fenced: called when this worker turns out to have lost its lease.
+            timer_set: called when an earlier timer than before was set.
+        """
+        self.owned: dict[int, Running] = {}
+        self.warm: OrderedDict[int, Running] = OrderedDict()
+        self.warm_lengths: dict[int, tuple[int, int]] = {}
+        self.draining = False
+        self._store = store
+        self._committer = committer
+        self._codec = codec
+        self._flows = flows
+        self._clock = clock
+        self._build = build
+        self._nursery = nursery
+        self._keep_warm = keep_warm
+        self._moved = moved
+        self._fenced = fenced
+        self._timer_set = timer_set
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_number = 0
+        self.performer = Performer(
+            nursery, codec, self._finished, threads=threads, inline=inline
+        )
+
+    # --- taking over
+
+    def load(self, claimed: Iterable[Claimed]) -> None:
+        """Own these instances: re-drive them, and go on."""
+        with self._committer.gathering():
+            for each in claimed:
+                self._load(each)
+
+    def _load(self, claimed: Claimed) -> None:
+        flow = self._flows.get(claimed.flow, claimed.version)
+        run = Running(claimed, flow, self._clock.now())
+        self.owned[run.number] = run
+        warm = self.warm.pop(run.number, None)
+        self.warm_lengths.pop(run.number, None)
+        try:
+            if claimed.log is None and warm is not None and not run.retried:
+                run.replay, warm.replay = warm.replay, None
+                run.pending = warm.pending
+                run.last_at = warm.last_at
+            else:
+                if warm is not None:
+                    warm.drop()
+                rows = claimed.log
+                if rows is None:
+                    rows = tuple(self._store.log(run.number, run.generation))
+                run.redrive(rows, claimed.pending, self._codec)
+        except Exception as error:  # noqa: BLE001
+            self._block(run, error)
+            return
+        if run.replay is not None:
+            # Every call that runs nowhere must be performed; those of the stored pending
+            # set were armed by an owner that is gone.
+            run.replay.armed[:] = list(run.replay.pending)
+        run.note_due(self._clock.now())
+        self._watch(run)
+        self._turn(run)
+
+    def _block(self, run: Running, error: Exception) -> None:
+        reason = str(error)
+        if not isinstance(error, Diverged):
+            reason = f"its log can't be replayed here: {type(error).__name__}: {reason}"
+            log.warning("instance %s blocks: %s", run.id, reason, exc_info=error)
+
+        def landed(outcome: Outcome | Exception) -> None:
+            self._forget(run)
+            if isinstance(outcome, Outcome) and outcome.verdict is Verdict.APPLIED:
+                self._moved(run.id, "blocked", None)
+
+        run.busy = True
+        self._committer.submit(
+            Block(run.number, run.generation, run.log_length, "diverged", reason, self._build),
+            landed,
+        )
+
+    def _forget(self, run: Running) -> None:
+        run.drop()
+        if self.owned.get(run.number) is run:
+            del self.owned[run.number]
+
+    def drop_all(self) -> None:
+        """The lease is lost: nothing here is ours any more."""
+        for run in [*self.owned.values(), *self.warm.values()]:
+            run.drop()
+        self.owned.clear()
+        self.warm.clear()
+        self.warm_lengths.clear()
+        self._timers.clear()
+
+    # --- what comes in
+
+    def receive(self, number: int, rows: Iterable[InboxRow]) -> None:
+        """Messages for an owned instance; of others, the next claim reads them."""
+        run = self.owned.get(number)
+        if run is not None and not run.gone:
+            run.receive(rows)
+            self._turn(run)
+
+    def _finished(self, attempts: list[Attempt]) -> None:
+        with self._committer.gathering():
+            for attempt in attempts:
+                run: Running = attempt.owner
+                if attempt.overdue:
+                    self.performer.thread_came_back()
+                if attempt.over or run.gone:
+                    continue
+                if attempt.overdue:
+                    attempt.fail(TimedOut(attempt.tag))
+                run.results.append(attempt)
+                self._turn(run)
+
+    # --- the turn
+
+    def _turn(self, run: Running) -> None:
+        replay = run.replay
+        if run.busy or run.gone or replay is None:
+            return
+        try:
+            taken = take(run, replay, codec=self._codec, now=self._clock.now())
+        except Exception as error:  # noqa: BLE001
+            self._block(run, error)
+            return
+        run.busy = True
+        self._committer.submit(
+            taken.operation, lambda outcome: self._landed(run, replay, taken, outcome)
+        )
+
+    def _landed(
+        self, run: Running, replay: Replay, taken: Taken, outcome: Outcome | Exception
+    ) -> None:
+        if run.gone:
+            return
+        run.busy = False
+        if isinstance(outcome, Exception):
+            self._troubled(run, taken, outcome)
+            return
+        if outcome.verdict is not Verdict.APPLIED:
+            self._forget(run)
+            if outcome.detail == "worker":
+                self._fenced()
+            return
+        operation = taken.operation
+        run.trouble = 0
+        run.log_length += len(operation.entries)
+        if operation.status in ENDED:
+            self._forget(run)
+            self._moved(run.id, operation.status, None)
+            return
+        if operation.status == "waiting" and not outcome.woken:
+            self._park(run, operation.due)
+            return
+        for tag in taken.perform:
+            self._perform(run, replay, tag)
+        self._watch(run)
+        if outcome.woken:
+            self.fetch_inbox(run.number)
+        elif run.results or run.due or run.fresh:
+            # What came while this turn was in flight.
+            self._turn(run)
+
+    def _park(self, run: Running, due: float | None) -> None:
+        del self.owned[run.number]
+        self.warm[run.number] = run
+        self.warm_lengths[run.number] = (run.generation, run.log_length)
+        self._moved(run.id, "waiting", due)
+        while len(self.warm) > self._keep_warm:
+            number, coldest = self.warm.popitem(last=False)
+            del self.warm_lengths[number]
+            coldest.drop()
+
+    def fetch_inbox(self, number: int) -> None:
+        """Read an owned instance's unread messages and take them."""
+
+        def deliver(rows: list[InboxRow] | Exception) -> None:
+            if not isinstance(rows, Exception):
+                self.receive(number, rows)
+
+        self._committer.call(lambda: self._store.inbox(number), deliver)
+
+    def _troubled(self, run: Running, taken: Taken, error: Exception) -> None:
+        """The commit failed: keep the resolutions, drop the replay, try again later."""
+        run.give_back(taken.results, taken.messages)
+        run.trouble += 1
+        log.warning("instance %s: its turn could not be stored: %s", run.id, error)
+        self._nursery.start_soon(self._reload, run)
+
+    async def _reload(self, run: Running) -> None:
+        delay = min(_LONGEST_TROUBLE, 0.1 * 2 ** min(run.trouble, 10))
+        await trio.sleep(delay)
+        if run.gone:
+            return
+        try:
+            record, rows = await self._committer.run(
+                lambda: (
+                    self._store.instance(run.id),
+                    self._store.log(run.number, run.generation),
+                )
+            )
+            if record is None or len(rows) != run.log_length:
+                self._forget(run)
+                return
+            if run.replay is not None:
+                run.replay.close()
+            run.redrive(rows, record.pending, self._codec)
+        except Diverged as diverged:
+            self._block(run, diverged)
+            return
+        except Exception as error:  # noqa: BLE001
+            run.trouble += 1
+            log.warning("instance %s: its log could not be read: %s", run.id, error)
+            self._nursery.start_soon(self._reload, run)
+            return
+        if run.replay is not None:
+            run.replay.armed[:] = list(run.replay.pending)
+        run.note_due(self._clock.now())
+        self._turn(run)
+
+    # --- performing
+
+    def _perform(self, run: Running, replay: Replay, tag: str) -> None:
+        waiting = replay.pending.get(tag)
+        if waiting is None or not isinstance(waiting.effect, Call) or self.draining:
+            return
+        effect = waiting.effect
+        args, kwargs = effect.args, effect.kwargs
+        if waiting.snapshot is not None:
+            # Fresh copies: what the step does to them must not reach the flow.
+            args, kwargs = self._codec.decode(waiting.snapshot)
+        attempt = Attempt(
+            run,
+            tag,
+            effect.name,
+            effect.fn,
+            args,
+            kwargs,
+            StepContext(
+                run.id, run.generation, tag, run.pending[tag].attempts + 1 + run.crashes
+            ),
+            effect.options.timeout,
+        )
+        run.attempts[tag] = attempt
+        if attempt.timeout is not None and not is_async(effect.fn):
+            self._at(self._clock.now() + attempt.timeout, lambda: self._overdue(attempt))
+        self.performer.start(attempt)
+
+    def _overdue(self, attempt: Attempt) -> None:
+        """A thread overran its timeout; it can't be stopped, only waited for and fenced."""
+        if attempt.over or attempt.failure is not None or attempt.blob is not None:
+            return
+        if attempt.owner.attempts.get(attempt.tag) is not attempt:
+            return
+        if not attempt.overdue:
+            attempt.overdue = True
+            self.performer.replace_thread()
+            self._at(
+                self._clock.now() + (attempt.timeout or 0.0), lambda: self._overdue(attempt)
+            )
+            return
+        # It had a second timeout to end in: another attempt beside it might do its work
+        # twice at once, so the call fails for good.
+        attempt.over = True
+        given_up = Attempt(
+            attempt.owner, attempt.tag, attempt.name, attempt.fn, (), {}, attempt.context
+        )
+        given_up.fail(TimedOut(attempt.tag, still_running=True))
+        given_up.error = None
+        attempt.owner.attempts[attempt.tag] = given_up
+        self._finished([given_up])
+
+    # --- timers
+
+    def _watch(self, run: Running) -> None:
+        """Set the timers of an instance that stays owned."""
+        for tag, kept in run.pending.items():
+            if kept.due is not None and run.watched.get(tag) != kept.due:
+                run.watched[tag] = kept.due
+                self._at(kept.due, partial(self._timer_fired, run, tag))
+
+    def _timer_fired(self, run: Running, tag: str) -> None:
+        kept = run.pending.get(tag)
+        if run.gone or self.owned.get(run.number) is not run or kept is None:
+            return
+        if kept.due is not None and kept.due <= self._clock.now() and tag not in run.due:
+            run.due.append(tag)
+            self._turn(run)
+
+    def _at(self, due: float, work: Callable[[], None]) -> None:
+        self._timer_number += 1
+        earlier = not self._timers or due < self._timers[0][0]
+        heapq.heappush(self._timers, (due, self._timer_number, work))
+        if earlier:
+            self._timer_set()
+
+    def next_timer(self) -> float | None:
+        """When the next near timer fires."""
+        return self._timers[0][0] if self._timers else None
+
+    def fire_timers(self) -> None:
+        """Run what is due."""
+        now = self._clock.now()
+        with self._committer.gathering():
+            while self._timers and self._timers[0][0] <= now:
+                heapq.heappop(self._timers)[2]()

@@ -1,0 +1,82 @@
+"""Judging guards: the user's code, off the loop, under a time limit, each on its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from triggerflow.core.codec import decode_document
+from triggerflow.pipeline.plan import Judged
+
+if TYPE_CHECKING:
+    from triggerflow.triggers import Trigger
+
+Question = tuple[bytes, "Trigger"]
+
+_UNKNOWN: Final = Judged(unknown=True)
+
+
+async def judge(
+    questions: Sequence[Question], *, limit: float, inline: bool = False
+) -> list[Judged]:
+    """The verdicts on (document, trigger) pairs, in their order.
+
+    One thread takes them one after the other; a guard that overruns `limit` seconds is an
+    error on its own firing, its thread is abandoned, and another takes the rest.
+    """
+    verdicts: list[Judged] = []
+    while len(verdicts) < len(questions):
+        left = questions[len(verdicts) :]
+        if inline:
+            verdicts += [_judge(question) for question in left]
+        else:
+            verdicts += await _judge_some(left, limit)
+    return verdicts
+
+
+async def _judge_some(questions: Sequence[Question], limit: float) -> list[Judged]:
+    found: list[Judged] = []
+    token = trio.lowlevel.current_trio_token()
+    progress = trio.Event()
+    abandoned = False
+
+    def work() -> None:
+        for question in questions:
+            verdict = _judge(question)
+            if abandoned:
+                return
+            found.append(verdict)
+        try:
+            token.run_sync_soon(progress.set)
+        except trio.RunFinishedError:
+            return
+
+    threading.Thread(target=work, name="triggerflow-guard", daemon=True).start()
+    while True:
+        before = len(found)
+        with trio.move_on_after(limit):
+            await progress.wait()
+        if len(found) == len(questions):
+            return found
+        if len(found) == before:
+            abandoned = True
+            guard = questions[before][1].guard
+            name = "guard" if guard is None else f"guard {guard.key}"
+            return [*found[:before], Judged(error=f"{name} took longer than {limit:g} s")]
+
+
+def _judge(question: Question) -> Judged:
+    document, trigger = question
+    guard = trigger.guard
+    if guard is None:
+        return Judged(passed=True)
+    if guard.fn is None:
+        return _UNKNOWN
+    try:
+        # A document of its own: what one guard does to it no other may see.
+        return Judged(passed=bool(guard.fn(decode_document(document))))
+    except BaseException as error:  # noqa: BLE001
+        return Judged(error=f"guard {guard.key} raised {type(error).__name__}: {error}")

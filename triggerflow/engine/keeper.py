@@ -1,0 +1,238 @@
+"""The keeper: one task that claims, fires timers, keeps the lease and reaps the dead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from triggerflow.store.operations import Claim, Outcome, Release
+from triggerflow.store.records import SUSPECT
+
+if TYPE_CHECKING:
+    from triggerflow.engine.arrivals import Arrivals
+    from triggerflow.engine.clock import Clock
+    from triggerflow.engine.committer import Committer
+    from triggerflow.engine.executor import Executor
+    from triggerflow.store.protocol import Store
+
+_LARGEST_CLAIM: Final = 256
+_OUTBOX_PAGE: Final = 100
+
+
+class Keeper:
+    """Keeps a working engine supplied with work. Runs on the loop's thread.
+
+    Attributes:
+        idle: nothing is runnable, owned, or deferred, as far as this worker can tell.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        committer: Committer,
+        executor: Executor,
+        arrivals: Arrivals,
+        clock: Clock,
+        build: str,
+        flows: frozenset[tuple[str, int]],
+        lease: float,
+        capacity: int,
+        settled: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            lease: seconds without a sign of life after which a worker counts as dead.
+            capacity: how many instances may be owned at once.
+            settled: called when there was nothing more to claim.
+        """
+        self._store = store
+        self._committer = committer
+        self._executor = executor
+        self._arrivals = arrivals
+        self._clock = clock
+        self._build = build
+        self._flows = flows
+        self._lease = lease
+        self._capacity = capacity
+        self._settled = settled
+        self._woken = trio.Event()
+        self._work = True
+        self._look_around = True
+        self._fenced = False
+        self._due: float | None = None
+        self._outbox_after = 0
+        self._dispatching = True
+
+    # --- what others tell it
+
+    def work_came(self) -> None:
+        """Something may be runnable."""
+        self._work = True
+        self._woken.set()
+
+    def dispatch_came(self) -> None:
+        """Something may be in the outbox."""
+        self._dispatching = True
+        self.work_came()
+
+    def others_wrote(self) -> None:
+        """Another process has written."""
+        self._look_around = True
+        self._dispatching = True
+        self.work_came()
+
+    def parked(self, due: float | None) -> None:
+        """An instance was parked until `due`."""
+        if due is not None and (self._due is None or due < self._due):
+            self._due = due
+            self._woken.set()
+
+    def lease_lost(self) -> None:
+        """A commit was fenced: begin again as a new worker."""
+        self._fenced = True
+        self._woken.set()
+
+    def timer_set(self) -> None:
+        """An earlier timer was set."""
+        self._woken.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is runnable, owned or deferred, as far as this worker can tell."""
+        return not (
+            self._work
+            or self._look_around
+            or self._fenced
+            or self._dispatching
+            or self._executor.owned
+            or not self._committer.idle
+        )
+
+    # --- its life
+
+    async def register(self) -> None:
+        """Become a worker with an epoch of its own."""
+        self._committer.worker = await self._committer.run(
+            lambda: self._store.register_worker(
+                build=self._build, flows=sorted(self._flows), now=self._clock.now()
+            )
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        beat = self._lease / 3
+        next_beat = trio.current_time()
+        while True:
+            if trio.current_time() >= next_beat:
+                next_beat = trio.current_time() + min(beat, 1.0)
+                await self._keep_lease()
+            self._executor.fire_timers()
+            if self._fenced:
+                await self._begin_again()
+            if self._look_around:
+                await self._fetch_messages()
+            if self._dispatching:
+                await self._dispatch()
+            if self._work or self._is_due():
+                await self._claim()
+            if self.idle:
+                self._settled()
+            await self._rest(next_beat)
+
+    async def _rest(self, next_beat: float) -> None:
+        now = self._clock.now()
+        timers = [self._executor.next_timer(), self._due]
+        pause = min((due - now for due in timers if due is not None), default=math.inf)
+        # A wall clock can be set while we sleep, hence the recheck.
+        pause = min(pause, self._clock.recheck, next_beat - trio.current_time())
+        if self._can_claim() and (self._work or self._fenced or self._look_around):
+            pause = 0
+        with trio.move_on_after(max(0.0, pause)):
+            await self._woken.wait()
+        self._woken = trio.Event()
+
+    def _is_due(self) -> bool:
+        return self._due is not None and self._due <= self._clock.now()
+
+    def _can_claim(self) -> bool:
+        executor = self._executor
+        if executor.draining or len(executor.owned) >= self._capacity:
+            return False
+        # Someone whose owners died twice runs with nothing else in this process.
+        return not any(run.crashes >= SUSPECT for run in executor.owned.values())
+
+    async def _claim(self) -> None:
+        if not self._can_claim():
+            return
+        self._work = False
+        executor = self._executor
+        limit = min(_LARGEST_CLAIM, self._capacity - len(executor.owned))
+        found = await self._committer.ask(
+            Claim(
+                limit=limit,
+                blocked=max(1, limit // 10),
+                build=self._build,
+                flows=self._flows,
+                now=self._clock.now(),
+                alone=not executor.owned,
+                warm=executor.warm_lengths,
+            )
+        )
+        self._take_over(found, limit)
+
+    def _take_over(self, found: Outcome, limit: int) -> None:
+        if found.detail == "worker":
+            self._fenced = True
+            return
+        self._due = found.next_due
+        self._executor.load(found.claimed)
+        if len(found.claimed) >= limit:
+            self._work = True
+
+    async def _keep_lease(self) -> None:
+        """Show that we live, and free what the dead owned."""
+        if math.isinf(self._lease):
+            return
+        if self._executor.owned:
+            found = await self._committer.ask(Release(()))
+            if found.detail == "worker":
+                self._fenced = True
+                return
+        freed = await self._committer.run(
+            lambda: self._store.reap(now=self._clock.now(), lease=self._lease)
+        )
+        if freed:
+            self.work_came()
+
+    async def _begin_again(self) -> None:
+        self._executor.drop_all()
+        await self.register()
+        self._fenced = False
+        self._work = True
+
+    async def _fetch_messages(self) -> None:
+        self._look_around = False
+        if self._committer.worker is None:
+            return
+        worker = self._committer.worker[0]
+        for number, rows in await self._committer.run(lambda: self._store.woken(worker)):
+            self._executor.receive(number, rows)
+
+    async def _dispatch(self) -> None:
+        """Carry out what others deferred, as far as this process has the code."""
+        self._dispatching = False
+        rows = await self._committer.run(
+            lambda: self._store.outbox(_OUTBOX_PAGE, self._outbox_after)
+        )
+        if rows:
+            self._arrivals.refresh(*await self._committer.run(self._store.registry))
+            if await self._arrivals.dispatch(rows):
+                self._work = True
+        # Rows that stay (their guard isn't here) are passed over until others write.
+        self._outbox_after = rows[-1].id if len(rows) == _OUTBOX_PAGE else 0
+        if len(rows) == _OUTBOX_PAGE:
+            self._dispatching = True

@@ -1,0 +1,232 @@
+"""The performer runs attempts of steps. It knows no status and no log.
+
+Async steps run in the engine's nursery. Plain ones run in a pool of our own threads that
+grows when all are busy; their results come back to the loop in batches, since a hop
+between threads for each would cap the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from triggerflow.core.failure import Failure
+from triggerflow.engine.context import CURRENT, StepContext
+from triggerflow.errors import DefinitionError, TimedOut, TriggerflowError
+
+if TYPE_CHECKING:
+    from triggerflow.core.codec import ValueCodec
+
+_COROUTINE: Final = inspect.CO_COROUTINE
+# How long a pool thread waits for work before it ends.
+_IDLE: Final = 10.0
+
+
+@attrs.define(slots=True, eq=False)
+class Attempt:
+    """One run of a step.
+
+    Attributes:
+        owner: whatever the executor wants back with the result.
+        blob: the encoded result, once it is there.
+        failure: or how it failed.
+        error: the exception itself, for the retry policy.
+        over: the executor no longer wants its result.
+        overdue: its timeout passed while its thread ran on.
+    """
+
+    owner: Any
+    tag: str
+    name: str
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    context: StepContext
+    timeout: float | None = None
+    blob: bytes | None = None
+    failure: Failure | None = None
+    error: BaseException | None = None
+    over: bool = False
+    overdue: bool = False
+    scope: trio.CancelScope | None = None
+
+    def succeed(self, value: Any, codec: ValueCodec) -> None:
+        """Keep the result in bytes; one that can't be kept is a failure by name."""
+        try:
+            self.blob = codec.encode(value, f"{self.name} result")
+        except TriggerflowError as refused:
+            self.fail(refused)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the failure."""
+        self.error = error
+        self.failure = Failure.of(error)
+
+    def cancel(self) -> None:
+        """Drop its result, and stop it where it can be stopped."""
+        self.over = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+
+class Performer:
+    """Runs attempts; `finished` gets them back, many at once, on the loop."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        codec: ValueCodec,
+        finished: Callable[[list[Attempt]], None],
+        *,
+        threads: int,
+        inline: bool = False,
+    ) -> None:
+        self._nursery = nursery
+        self._codec = codec
+        self._finished = finished
+        self._most = threads
+        self._inline = inline
+        self._token = trio.lowlevel.current_trio_token()
+        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._done: list[Attempt] = []
+        self._posted = False
+        self._threads = 0
+        self._free = 0
+        self._queued = 0
+        self._closed = False
+
+    def start(self, attempt: Attempt) -> None:
+        """Begin an attempt."""
+        if is_async(attempt.fn):
+            self._nursery.start_soon(self._run_async, attempt)
+        elif self._inline:
+            self._token.run_sync_soon(self._run_inline, attempt)
+        else:
+            with self._guard:
+                self._queued += 1
+                grow = self._queued > self._free and self._threads < self._most
+                if grow:
+                    self._threads += 1
+                    self._free += 1
+            self._queue.put(attempt)
+            if grow:
+                threading.Thread(
+                    target=self._work, name="triggerflow-step", daemon=True
+                ).start()
+
+    def replace_thread(self) -> None:
+        """A thread is lost to a step that overran its timeout: it no longer counts."""
+        with self._guard:
+            self._most += 1
+
+    def thread_came_back(self) -> None:
+        """The overdue step ended after all."""
+        with self._guard:
+            self._most -= 1
+
+    def close(self) -> None:
+        """Take no more attempts; threads end when their step does."""
+        self._closed = True
+        with self._guard:
+            count = self._threads
+        for _ in range(count):
+            self._queue.put(None)
+
+    async def _run_async(self, attempt: Attempt) -> None:
+        CURRENT.set(attempt.context)
+        limit = float("inf") if attempt.timeout is None else attempt.timeout
+        with trio.CancelScope() as scope:
+            attempt.scope = scope
+            if attempt.over:
+                return
+            with trio.move_on_after(limit) as timer:
+                try:
+                    attempt.succeed(
+                        await attempt.fn(*attempt.args, **attempt.kwargs), self._codec
+                    )
+                except trio.Cancelled:
+                    raise
+                except Exception as error:  # noqa: BLE001
+                    attempt.fail(error)
+                except (SystemExit, BaseExceptionGroup) as error:
+                    # A group that holds a cancel belongs to trio.
+                    if isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled):
+                        raise
+                    attempt.fail(error)
+            if timer.cancelled_caught:
+                attempt.fail(TimedOut(attempt.tag))
+        if not attempt.over and (attempt.failure or attempt.blob is not None):
+            self._finished([attempt])
+
+    def _run_inline(self, attempt: Attempt) -> None:
+        self._run_plain(attempt)
+        self._finished([attempt])
+
+    def _run_plain(self, attempt: Attempt) -> None:
+        if attempt.over:
+            return
+        CURRENT.set(attempt.context)
+        try:
+            value = attempt.fn(*attempt.args, **attempt.kwargs)
+            if inspect.iscoroutine(value):
+                value.close()
+                raise DefinitionError(
+                    f"step {attempt.name!r}",
+                    "is a plain function that returned a coroutine",
+                    "write it with `async def`",
+                )
+            attempt.succeed(value, self._codec)
+        except BaseException as error:  # noqa: BLE001
+            # Even SystemExit: a step must not end the pool's thread, nor the process.
+            attempt.fail(error)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                attempt = self._queue.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._guard:
+                    if self._queued:
+                        continue
+                    self._free -= 1
+                    self._threads -= 1
+                return
+            if attempt is None:
+                return
+            with self._guard:
+                self._queued -= 1
+                self._free -= 1
+            self._run_plain(attempt)
+            with self._guard:
+                self._free += 1
+                self._done.append(attempt)
+                post = not self._posted
+                self._posted = True
+            if post:
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._flush)
+
+    def _flush(self) -> None:
+        with self._guard:
+            done, self._done = self._done, []
+            self._posted = False
+        if not self._closed:
+            self._finished(done)
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether a step is a coroutine function."""
+    code = getattr(fn, "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & _COROUTINE)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(fn, "__call__", None)  # noqa: B004
+    )

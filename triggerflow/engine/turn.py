@@ -1,0 +1,281 @@
+"""The turn: resolutions in, drive, one commit, then perform.
+
+`take` does the first two and says what to commit and what to perform after it; nothing
+here does I/O. Resolutions are fed one at a time: results first, then messages, then due
+timers, so that a pending signal beats a due timer. What the drive doesn't consume isn't
+logged: messages stay in the inbox, a result whose tag is gone goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from triggerflow.core.driver import Done, Failed, Replay
+from triggerflow.core.effects import Call, SideEffect, Sleep, SleepUntil, WaitSignal
+from triggerflow.core.failure import Failure
+from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, encode_pending
+from triggerflow.errors import TimedOut
+from triggerflow.store.operations import LogRow, Turn
+
+if TYPE_CHECKING:
+    from triggerflow.core.branch import Waiting
+    from triggerflow.core.codec import ValueCodec
+    from triggerflow.engine.performer import Attempt
+    from triggerflow.engine.running import Running
+    from triggerflow.store.records import InboxRow
+
+
+@attrs.define(slots=True)
+class Taken:
+    """A turn that was driven and not yet committed.
+
+    Attributes:
+        operation: what to commit.
+        perform: tags of the calls to run once it is durable.
+        results: resolutions that it took, to be taken again if the commit fails.
+        messages: the same, of the inbox.
+    """
+
+    operation: Turn
+    perform: list[str]
+    results: list[Attempt]
+    messages: list[InboxRow]
+
+
+class _Drive:
+    """One turn in the making."""
+
+    def __init__(self, run: Running, replay: Replay, codec: ValueCodec, now: float) -> None:
+        self.run = run
+        self.replay = replay
+        self.codec = codec
+        self.now = now
+        self.none = codec.encode(None)
+        self.rows: list[LogRow] = []
+        self.consumed: list[InboxRow] = []
+        self.perform: list[str] = []
+        self._settled = 0
+
+    def begin(self) -> None:
+        """What the drive itself recorded, before anything is fed."""
+        for row in self.run.retried:
+            self.rows.append(LogRow(RETRIED, self.none, False, None, self.run.tick(self.now)))
+            self.consumed.append(row)
+        self._settle()
+
+    def feed(
+        self, tag: str, blob: bytes, value: Any = None, failure: Failure | None = None
+    ) -> None:
+        """Resolve one effect."""
+        replay = self.replay
+        waiting = replay.pending.get(tag)
+        digest = None if waiting is None else replay.digest_of(waiting)
+        at = self.run.tick(self.now)
+        replay.resolve(Entry(tag, value, failure, None, at))
+        self.rows.append(LogRow(tag, blob, failure is not None, digest, at))
+        self._settle()
+
+    def fail(self, tag: str, failure: Failure) -> None:
+        """Resolve one effect with a failure."""
+        self.feed(tag, self.codec.encode(failure.to_record()), None, failure)
+
+    def _settle(self) -> None:
+        """Side effects and patch marks come before the next resolution."""
+        replay = self.replay
+        if replay.recorded:
+            recorded, replay.recorded = replay.recorded, []
+            for entry in recorded:
+                self.rows.append(
+                    LogRow(
+                        entry.tag,
+                        self.codec.encode(entry.value),
+                        False,
+                        None,
+                        self.run.tick(entry.at or self.now),
+                    )
+                )
+        while self._settled < len(replay.armed):
+            tag = replay.armed[self._settled]
+            self._settled += 1
+            waiting = replay.pending.get(tag)
+            if waiting is not None and type(waiting.effect) is SideEffect:
+                self._side_effect(tag, waiting.effect)
+
+    def _side_effect(self, tag: str, effect: SideEffect[Any]) -> None:
+        try:
+            blob = self.codec.encode(effect.fn(), tag)
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            self.fail(tag, Failure.of(error))
+        else:
+            self.feed(tag, blob, self.codec.decode(blob))
+
+    # --- the three kinds of resolutions
+
+    def result(self, attempt: Attempt) -> None:
+        """An attempt has ended: an entry, or another attempt later."""
+        tag = attempt.tag
+        waiting = self.replay.pending.get(tag)
+        if waiting is None or self.run.attempts.get(tag) is not attempt:
+            return
+        del self.run.attempts[tag]
+        if attempt.failure is None and attempt.blob is not None:
+            self.feed(tag, attempt.blob, self.codec.decode(attempt.blob))
+            return
+        failure = attempt.failure or Failure("InternalError", "an attempt ended with nothing")
+        effect = waiting.effect
+        kept = self.run.pending[tag]
+        if isinstance(effect, Call) and effect.options.retry and attempt.error is not None:
+            chance = f"{self.run.id}\0{self.run.generation}\0{tag}".encode()
+            delay = effect.options.retry.delay(attempt.error, kept.attempts + 1, chance)
+            if delay is not None:
+                self.run.pending[tag] = attrs.evolve(
+                    kept, due=self.now + delay, attempts=kept.attempts + 1
+                )
+                return
+        self.fail(tag, failure)
+
+    def messages(self) -> None:
+        """Take what the flow waits for; the rest stays."""
+        inbox = self.run.inbox
+        index = 0
+        while index < len(inbox) and self.replay.outcome is None:
+            if self._message(inbox[index]):
+                self.consumed.append(inbox.pop(index))
+                # The flow moved: an older message may fit now.
+                index = 0
+            else:
+                index += 1
+
+    def _message(self, row: InboxRow) -> bool:
+        if row.kind == "signal":
+            return self._signal(row)
+        if row.kind == "cancel":
+            if not self.run.cancelled:
+                self.run.cancelled = True
+                self.feed(CANCEL, self.none)
+        elif row.kind == "complete":
+            waiting = self.replay.pending.get(row.name)
+            if waiting is not None:
+                attempt = self.run.attempts.pop(row.name, None)
+                if attempt is not None:
+                    attempt.cancel()
+                self.feed(row.name, row.payload, self.codec.decode(row.payload))
+        return True
+
+    def _signal(self, row: InboxRow) -> bool:
+        for tag, waiting in self.replay.pending.items():
+            effect = waiting.effect
+            if isinstance(effect, WaitSignal) and row.name in effect.names:
+                payload = self.codec.decode(row.payload)
+                if effect.single:
+                    self.feed(tag, row.payload, payload)
+                else:
+                    value = [row.name, payload]
+                    self.feed(tag, self.codec.encode(value), value)
+                return True
+        return False
+
+    def timer(self, tag: str) -> None:
+        """A due time has come."""
+        kept = self.run.pending.get(tag)
+        waiting = self.replay.pending.get(tag)
+        if kept is None or waiting is None or kept.due is None or kept.due > self.now:
+            return
+        if isinstance(waiting.effect, Sleep | SleepUntil):
+            self.feed(tag, self.none)
+        elif isinstance(waiting.effect, WaitSignal):
+            self.fail(tag, Failure.of(TimedOut(tag)))
+        elif tag not in self.run.attempts:
+            self.run.pending[tag] = attrs.evolve(kept, due=None)
+            self.perform.append(tag)
+
+    # --- what it comes to
+
+    def finish(self, results: list[Attempt]) -> Taken:
+        """The operation to commit and what to perform after it."""
+        run, replay = self.run, self.replay
+        self._update_pending()
+        value = None
+        if isinstance(replay.outcome, Done):
+            status = "done"
+            value = self.codec.encode(replay.outcome.result)
+        elif isinstance(replay.outcome, Failed):
+            failure = replay.outcome.failure
+            status = "cancelled" if failure.kind == "cancelled" else "failed"
+            value = self.codec.encode(failure.to_record())
+        else:
+            status = "running" if run.attempts or self.perform else "waiting"
+        dues = [kept.due for kept in run.pending.values() if kept.due is not None]
+        operation = Turn(
+            number=run.number,
+            generation=run.generation,
+            log_length=run.log_length,
+            entries=tuple(self.rows),
+            pending=self.codec.encode(encode_pending(run.pending)),
+            status=status,
+            at=run.tick(self.now),
+            started=run.started,
+            due=min(dues) if dues else None,
+            consumed=tuple(row.id for row in self.consumed),
+            inbox_seen=run.inbox_seen,
+            value=value,
+        )
+        return Taken(operation, self.perform, results, self.consumed)
+
+    def _update_pending(self) -> None:
+        run, live = self.run, self.replay.pending
+        if len(run.pending) != len(live) or self.replay.armed or self.rows:
+            for tag in [tag for tag in run.pending if tag not in live]:
+                del run.pending[tag]
+                attempt = run.attempts.pop(tag, None)
+                if attempt is not None:
+                    attempt.cancel()
+        for tag in self.replay.armed:
+            waiting = live.get(tag)
+            if waiting is None:
+                continue
+            if tag not in run.pending:
+                run.pending[tag] = Pending(
+                    self.replay.digest_of(waiting), _due(waiting, run.last_at)
+                )
+            kept = run.pending[tag]
+            if (
+                type(waiting.effect) is Call
+                and kept.due is None
+                and tag not in run.attempts
+                and tag not in self.perform
+            ):
+                self.perform.append(tag)
+        self.replay.armed.clear()
+
+
+def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Taken:
+    """Drive an instance through everything that waits for it.
+
+    Raises:
+        Diverged: never for a healthy replay; the caller blocks the instance.
+    """
+    drive = _Drive(run, replay, codec, run.tick(now))
+    results, run.results = run.results, []
+    run.fresh = False
+    due, run.due = run.due, []
+    drive.begin()
+    run.retried = []
+    for attempt in results:
+        if replay.outcome is None:
+            drive.result(attempt)
+    drive.messages()
+    for tag in due:
+        if replay.outcome is None:
+            drive.timer(tag)
+    # A timer may have moved the flow to a wait for a message that is there already.
+    drive.messages()
+    return drive.finish(results)
+
+
+def _due(waiting: Waiting, now: float) -> float | None:
+    due: Callable[[float], float | None] | None = getattr(waiting.effect, "due", None)
+    return None if due is None else due(now)

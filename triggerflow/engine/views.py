@@ -1,0 +1,163 @@
+"""What the verbs give back: an instance, an entry, an append, as the user sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from triggerflow.core.failure import Failure
+from triggerflow.core.log import decode_pending
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from triggerflow.core.codec import ValueCodec
+    from triggerflow.store.records import FiringRecord, InstanceRecord
+
+
+@attrs.frozen
+class Firing:
+    """A trigger met an activity.
+
+    Attributes:
+        trigger: the trigger's name.
+        trigger_cid: its CID.
+        instance_id: what it started, or None.
+        error: why it started nothing, or None.
+        outcome: ``started``, ``guard_error`` or ``failed``.
+    """
+
+    trigger: str
+    trigger_cid: str
+    instance_id: str | None
+    error: str | None = None
+    outcome: str = "started"
+
+    @classmethod
+    def of(cls, record: FiringRecord) -> Firing:
+        """The firing behind a stored record."""
+        return cls(
+            record.trigger, record.trigger_cid, record.instance, record.error, record.outcome
+        )
+
+
+@attrs.frozen
+class Appended:
+    """An activity is in the store.
+
+    Attributes:
+        cid: its content id.
+        seq: its sequence number.
+        duplicate: it was there before; `firings` are the first ones, nothing new started.
+        firings: what met it; None where its dispatch is deferred to a worker.
+    """
+
+    cid: str
+    seq: int
+    duplicate: bool
+    firings: tuple[Firing, ...] | None
+
+
+@attrs.frozen
+class Rejected:
+    """One of `append_many`'s documents was refused: nothing of it is stored.
+
+    Attributes:
+        index: its place among the documents.
+        error: why, as the exception that `append` would have raised.
+    """
+
+    index: int
+    error: Exception
+
+
+@attrs.frozen
+class Instance:
+    """One durable execution of a flow, as it stands.
+
+    Attributes:
+        status: ``running``, ``waiting``, ``blocked``, ``done``, ``failed``, ``cancelled``.
+        result: what it returned, if done.
+        failure: how it failed, if failed or cancelled.
+        cause: why it is blocked; `reason` says it in words.
+        waiting: tags that it waits for.
+        due: when the next of them fires by itself, seconds since the epoch.
+        created, started, ended: seconds since the epoch.
+        activity: CID of the activity that started it, or None.
+        trigger: name of the trigger that did.
+    """
+
+    id: str
+    flow: str
+    version: int | None
+    status: str
+    input: Any
+    result: Any
+    failure: Failure | None
+    cause: str | None
+    reason: str | None
+    waiting: tuple[str, ...]
+    key: str | None
+    namespace: str
+    correlation_id: str | None
+    attributes: dict[str, Any]
+    parent: str | None
+    generation: int
+    log_length: int
+    due: float | None
+    created: float
+    started: float | None
+    ended: float | None
+    activity: str | None
+    trigger: str | None
+    trigger_cid: str | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.status in ("done", "failed", "cancelled")
+
+    @classmethod
+    def of(cls, record: InstanceRecord, codec: ValueCodec) -> Instance:
+        """The instance behind a stored record."""
+        value = None if record.value is None else codec.decode(record.value)
+        failure = None
+        if record.status in ("failed", "cancelled") and value is not None:
+            failure = Failure.from_record(value)
+        over = record.status in ("done", "failed", "cancelled")
+        pending = {}
+        if record.pending is not None and not over:
+            pending = decode_pending(codec.decode(record.pending))
+        return cls(
+            id=record.id,
+            flow=record.flow,
+            version=record.version,
+            status=record.status,
+            input=codec.decode(record.input),
+            result=value if record.status == "done" else None,
+            failure=failure,
+            cause=record.cause,
+            reason=record.reason,
+            waiting=tuple(pending),
+            key=record.key,
+            namespace=record.namespace,
+            correlation_id=record.correlation_id,
+            attributes={} if record.attributes is None else codec.decode(record.attributes),
+            parent=record.parent,
+            generation=record.generation,
+            log_length=record.log_length,
+            due=record.due if record.status == "waiting" else None,
+            created=record.created,
+            started=record.started,
+            ended=record.ended,
+            activity=record.activity,
+            trigger=record.trigger,
+            trigger_cid=record.trigger_cid,
+        )
+
+
+def appended(cid: str, seq: int, *, duplicate: bool, firings: Sequence[Any] | None) -> Appended:
+    """An `Appended` of stored records."""
+    found = None if firings is None else tuple(Firing.of(record) for record in firings)
+    return Appended(cid, seq, duplicate, found)

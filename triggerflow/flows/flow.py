@@ -1,0 +1,147 @@
+"""A flow: a name, a version, and the generator function behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import Any, overload
+
+import attrs
+
+from triggerflow.core.effects import checked_name
+from triggerflow.errors import DefinitionError
+
+
+@attrs.frozen(eq=False)
+class Flow:
+    """One version of a flow.
+
+    Attributes:
+        name: what triggers, `start` and the command line call it.
+        version: instances stay with the version that they started with.
+        fn: the generator function: of one argument, the input, or of none.
+        takes_input: whether `fn` has a parameter.
+        code_hash: digest of the function's code: names, constants and instructions,
+            nested functions included; layout and comments don't count.
+    """
+
+    name: str
+    version: int
+    fn: Callable[..., Any]
+    takes_input: bool
+    code_hash: str
+
+    def begin(self, input: Any) -> Any:
+        """A new generator of this flow."""
+        return self.fn(input) if self.takes_input else self.fn()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, so that flows can be used as sub-generators."""
+        return self.fn(*args, **kwargs)
+
+    @property
+    def label(self) -> str:
+        """``name/version``."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def location(self) -> str:
+        """``file:line`` of the definition, or ""."""
+        code = getattr(inspect.unwrap(self.fn), "__code__", None)
+        return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def define_flow(fn: Callable[..., Any], *, name: str | None = None, version: int = 1) -> Flow:
+    """Make a flow of a generator function.
+
+    Raises:
+        DefinitionError: the function is a coroutine function or an async generator, takes
+            more than one argument, or its name or version can't be used.
+    """
+    if isinstance(fn, Flow):
+        raise DefinitionError(f"flow {fn.name!r}", "is a flow already")
+    if not callable(fn):
+        raise DefinitionError(f"flow({fn!r})", "found no function")
+    label = name if name is not None else getattr(fn, "__name__", "")
+    what = f"flow {label!r}"
+    if inspect.isasyncgenfunction(fn) or inspect.iscoroutinefunction(fn):
+        kind = (
+            "an async generator" if inspect.isasyncgenfunction(fn) else "a coroutine function"
+        )
+        raise DefinitionError(
+            what,
+            f"{getattr(fn, '__name__', fn)!s} is {kind}; a flow is a generator function",
+            "write `def` and `yield tf.call(...)`; the steps that it calls may be async",
+        )
+    checked_name(label, what)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DefinitionError(
+            what, f"version is {version!r}, expected a whole number from 1 up"
+        )
+    return Flow(label, version, fn, _takes_input(fn, what), code_hash(fn))
+
+
+@overload
+def flow(fn: Callable[..., Any], /) -> Flow: ...
+@overload
+def flow(
+    *, name: str | None = None, version: int = 1
+) -> Callable[[Callable[..., Any]], Flow]: ...
+def flow(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1
+) -> Flow | Callable[[Callable[..., Any]], Flow]:
+    """Decorator that makes a generator function a flow, for modules without an app.
+
+    A plugin registers the result with ``app.register``; with an app at hand, ``@app.flow``
+    does both.
+    """
+    if fn is not None:
+        return define_flow(fn, name=name, version=version)
+    return lambda each: define_flow(each, name=name, version=version)
+
+
+def _takes_input(fn: Callable[..., Any], what: str) -> bool:
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return True
+    required = [
+        p
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if len(required) > 1 or any(p.kind is p.KEYWORD_ONLY for p in required):
+        raise DefinitionError(
+            what,
+            f"takes ({', '.join(p.name for p in required)}), expected one argument: the input",
+            "let the input be a dict, or a registered attrs class",
+        )
+    return any(p.kind is not p.VAR_KEYWORD and p.kind is not p.KEYWORD_ONLY for p in parameters)
+
+
+def code_hash(fn: Callable[..., Any]) -> str:
+    """Digest of what a function's code does, stable over processes and layout."""
+    digest = hashlib.sha256()
+    target = inspect.unwrap(fn)
+    code = getattr(target, "__code__", None)
+    if isinstance(target, FunctionType) and isinstance(code, CodeType):
+        _feed_code(digest, code)
+    else:
+        digest.update(repr(getattr(fn, "__qualname__", type(fn))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _feed_code(digest: Any, code: CodeType) -> None:
+    digest.update(code.co_code)
+    for names in (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars):
+        digest.update(repr(names).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _feed_code(digest, constant)
+        elif isinstance(constant, frozenset):
+            # Its order differs from process to process.
+            digest.update(repr(sorted(map(repr, constant))).encode())
+        else:
+            digest.update(repr(constant).encode())

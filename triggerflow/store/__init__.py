@@ -1,0 +1,1 @@
+"""Where activities, triggers, instances and logs are kept: the contract and two backends."""

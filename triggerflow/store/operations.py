@@ -1,0 +1,275 @@
+"""What can be asked of a store: operations with preconditions, each with its own outcome.
+
+A batch is one transaction. Every operation is decided on its own: one that loses (the
+activity was there before, the worker was fenced, the instance has ended) changes nothing
+and says so, and its neighbours land all the same. An unexpected error rolls the whole
+batch back and is raised.
+
+In a batch, the store decides in one order: the worker's fence, turns and blocks, appends,
+starts, dispatches, messages, releases, claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import attrs
+
+from triggerflow.store.records import Claimed, FiringRecord
+
+
+class Verdict(Enum):
+    """How an operation ended."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    STALE = "stale"
+    GONE = "gone"
+    FENCED = "fenced"
+
+
+@attrs.define(slots=True)
+class Outcome:
+    """What became of one operation.
+
+    Attributes:
+        verdict: `Verdict.APPLIED`, or why nothing was changed.
+        seq: the activity's sequence number (appends).
+        firings: the activity's firings, first ones where it is a duplicate (appends);
+            None where its dispatch is deferred.
+        instance: public id of the instance concerned (starts, messages).
+        number: the store's own number of that instance.
+        owner: worker that owns it, or None.
+        inbox: number of the inbox row (messages).
+        woken: the instance has messages that this turn had not seen (turns).
+        claimed: what was claimed (claims).
+        next_due: when the next parked instance is due, or None (claims).
+        detail: what was found, for the message; ``worker`` where the worker itself was
+            fenced, not only this operation.
+    """
+
+    verdict: Verdict
+    seq: int | None = None
+    firings: tuple[FiringRecord, ...] | None = ()
+    instance: str | None = None
+    number: int | None = None
+    owner: int | None = None
+    inbox: int | None = None
+    woken: bool = False
+    claimed: tuple[Claimed, ...] = ()
+    next_due: float | None = None
+    detail: str = ""
+
+
+APPLIED = Outcome(Verdict.APPLIED)
+FENCED = Outcome(Verdict.FENCED)
+
+
+@attrs.define(slots=True)
+class NewInstance:
+    """An instance to be, as a dispatcher or a caller of `start` describes it.
+
+    `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`.
+    """
+
+    id: str
+    flow: str
+    version: int | None
+    input: bytes
+    seed: bytes
+    created: float
+    status: str = "running"
+    cause: str | None = None
+    reason: str | None = None
+    namespace: str = ""
+    key: str | None = None
+    correlation_id: str | None = None
+
+
+@attrs.define(slots=True)
+class PlannedFiring:
+    """One trigger that met an activity: an instance to start, an error, or a hand-over.
+
+    Attributes:
+        trigger_cid: which trigger.
+        instance: what to start, or None.
+        error: why nothing is started, or None.
+        outcome: ``started``, ``guard_error``, ``failed`` or ``deferred`` (this process
+            lacks the guard: an outbox row asks a worker that has it).
+    """
+
+    trigger_cid: str
+    instance: NewInstance | None = None
+    error: str | None = None
+    outcome: str = "started"
+
+
+@attrs.define(slots=True)
+class Append:
+    """Append an activity, its firings and their instances: all of it or nothing.
+
+    Precondition: the store's registry generation is `registry` (else `STALE`), and no
+    activity has this CID (else `DUPLICATE`, with the first firings). `firings` None
+    defers the dispatch: an outbox row is written instead.
+    """
+
+    cid: str
+    document: bytes
+    types: str
+    actors: str
+    received: float
+    registry: int
+    firings: tuple[PlannedFiring, ...] | None
+
+
+@attrs.define(slots=True)
+class Dispatch:
+    """Carry out a deferred dispatch: write the firings of an outbox row, and remove it.
+
+    Precondition: the row is there (else `GONE`) and the registry is not newer (`STALE`).
+    A pair (activity, trigger) that has fired before is left as it is.
+    """
+
+    outbox: int
+    seq: int
+    registry: int
+    received: float
+    firings: tuple[PlannedFiring, ...]
+
+
+@attrs.define(slots=True)
+class Start:
+    """Start an instance by hand.
+
+    With a business key: `DUPLICATE` if a live instance of the flow holds it with the same
+    input, `CONFLICT` if with another.
+    """
+
+    instance: NewInstance
+
+
+@attrs.define(slots=True)
+class Send:
+    """Put a message into an instance's inbox and wake it.
+
+    `GONE` if there is no such instance or it has ended (a ``retry`` needs one that failed
+    or was cancelled, else `CONFLICT`); `DUPLICATE` for an equal dedup key and payload, or
+    a second ``cancel``; `CONFLICT` for an equal dedup key with another payload.
+    """
+
+    instance: str
+    kind: str
+    name: str
+    payload: bytes
+    at: float
+    dedup: str | None = None
+    digest: bytes | None = None
+
+
+@attrs.define(slots=True)
+class LogRow:
+    """One entry as stored: `value` holds the value, or the failure's record if `failed`."""
+
+    tag: str
+    value: bytes
+    failed: bool
+    digest: bytes | None
+    at: float
+
+
+@attrs.define(slots=True)
+class Turn:
+    """One advance of an instance: its entries, its new pending set, its status.
+
+    Precondition: the worker's epoch holds, it owns the instance, and generation and log
+    length are as stated; else `FENCED`. A turn that would park an instance whose inbox
+    has rows above `inbox_seen` keeps it owned and says `woken`.
+
+    Attributes:
+        number: the store's number of the instance.
+        log_length: how long its log was before this turn.
+        entries: what is added.
+        pending: the new pending set, encoded.
+        status: ``running`` (stays owned), ``waiting`` (parks), or a terminal one.
+        due: earliest due time among the pending, or None.
+        consumed: inbox rows that became entries, or were dropped.
+        value: result or failure record, where it ends.
+        started: time of the generation's first turn; kept from the first turn on.
+    """
+
+    number: int
+    generation: int
+    log_length: int
+    entries: tuple[LogRow, ...]
+    pending: bytes
+    status: str
+    at: float
+    started: float
+    due: float | None = None
+    consumed: tuple[int, ...] = ()
+    inbox_seen: int = 0
+    value: bytes | None = None
+
+
+@attrs.define(slots=True)
+class Block:
+    """Block an instance and record that this build was tried. Precondition as for `Turn`."""
+
+    number: int
+    generation: int
+    log_length: int
+    cause: str
+    reason: str
+    build: str
+
+
+@attrs.define(slots=True)
+class Release:
+    """Hand instances back, runnable, without counting a crash."""
+
+    numbers: tuple[int, ...]
+
+
+@attrs.define(slots=True)
+class Claim:
+    """Take runnable instances (and due ones, and blocked ones of other builds) as owner.
+
+    Attributes:
+        limit: how many at most.
+        blocked: how many blocked ones at most, within that limit.
+        build: this worker's build: instances that it was tried on are skipped.
+        flows: (name, version) of every flow that this worker knows.
+        now: what counts as due.
+        alone: the worker owns nothing, so it may take an instance whose owners died
+            twice; then it gets that one only.
+        warm: number -> (generation, log length) of logs that the worker needn't read.
+    """
+
+    limit: int
+    blocked: int
+    build: str
+    flows: frozenset[tuple[str, int]]
+    now: float
+    alone: bool = False
+    warm: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
+
+
+Operation = Append | Dispatch | Start | Send | Turn | Block | Release | Claim
+
+
+@attrs.define(slots=True)
+class Batch:
+    """Operations that share a transaction.
+
+    Attributes:
+        operations: what to do.
+        now: the time that the batch stamps on the worker's row.
+        worker: (id, epoch) of the worker behind turns, blocks, releases and claims.
+    """
+
+    operations: list[Any]
+    now: float
+    worker: tuple[int, int] | None = None

@@ -1,0 +1,144 @@
+"""What a backend must offer. `triggerflow.testing.check_store` holds it to that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from triggerflow.store.operations import Batch, Outcome
+from triggerflow.store.records import (
+    ActivityRecord,
+    Counts,
+    FiringRecord,
+    InboxRow,
+    InstanceRecord,
+    LogRecord,
+    OutboxRow,
+    TriggerRecord,
+    WorkerRecord,
+)
+
+
+class Store(Protocol):
+    """A place where activities, triggers, instances and logs are kept.
+
+    All methods block; none knows an event loop. `commit` and the writing methods are
+    called from one thread at a time, reads from any thread at any time.
+    """
+
+    url: str
+
+    def open(self) -> None:
+        """Open the store, migrated to the newest schema.
+
+        Raises:
+            StoreError: it can't be opened.
+            SchemaTooNew: a newer triggerflow wrote it.
+        """
+
+    def close(self) -> None:
+        """Close it; registered workers that are still there are given up cleanly."""
+
+    def abandon(self) -> None:
+        """Let go of everything as a killed process would: for crash tests."""
+
+    # --- writing
+
+    def commit(self, batch: Batch) -> list[Outcome]:
+        """Carry out a batch in one durable transaction; one outcome an operation."""
+        ...
+
+    def register_worker(
+        self, *, build: str, flows: Iterable[tuple[str, int]], now: float
+    ) -> tuple[int, int]:
+        """A new worker's (id, epoch), its lease held by this process."""
+        ...
+
+    def forget_worker(self, worker: int) -> None:
+        """Hand all that a worker owns back, runnable, and remove it."""
+
+    def reap(self, *, now: float, lease: float) -> int:
+        """Fence dead workers and free what they owned; how many instances were freed.
+
+        Dead is a worker whose process is gone, or that has not written for `lease`
+        seconds. Each instance that it owned counts one crash.
+        """
+        ...
+
+    def sync_triggers(self, triggers: Sequence[tuple[str, str, bytes]], *, now: float) -> int:
+        """Make (name, cid, spec) rows current, superseding others of the same names.
+
+        Returns:
+            The registry generation, which grows whenever this changed anything.
+        """
+        ...
+
+    # --- asking
+
+    def changed(self) -> bool:
+        """Whether another process has written since the last call."""
+        ...
+
+    def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
+        """The registry generation and its active triggers, in order of registration."""
+        ...
+
+    def instance(self, id: str) -> InstanceRecord | None:
+        """One instance by its public id."""
+        ...
+
+    def ids(self, prefix: str, limit: int = 6) -> list[str]:
+        """Public ids that begin with `prefix`."""
+        ...
+
+    def instances(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        key: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[InstanceRecord]:
+        """A page of instances; `after` is the last number of the page before."""
+        ...
+
+    def log(self, number: int, generation: int) -> list[LogRecord]:
+        """The log of one generation."""
+        ...
+
+    def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
+        """Unread messages of one instance."""
+        ...
+
+    def woken(self, worker: int) -> list[tuple[int, list[InboxRow]]]:
+        """Instances of a worker whose inbox others wrote to, with all unread rows."""
+        ...
+
+    def activity(self, cid: str) -> ActivityRecord | None:
+        """One activity by its CID."""
+        ...
+
+    def firings(self, cid: str) -> list[FiringRecord]:
+        """An activity's firings."""
+        ...
+
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
+        """Deferred dispatches, oldest first."""
+        ...
+
+    def workers(self) -> list[WorkerRecord]:
+        """All registered workers."""
+        ...
+
+    def counts(self) -> Counts:
+        """How much the store holds."""
+        ...
+
+    def next_due(self) -> float | None:
+        """When the next parked instance is due."""
+        ...
+
+
+StoreFactory = Callable[[str], Store]

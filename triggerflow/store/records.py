@@ -1,0 +1,167 @@
+"""What a store gives back: rows as frozen values, bytes still encoded."""
+
+from __future__ import annotations
+
+import attrs
+
+ENDED = frozenset({"done", "failed", "cancelled"})
+# From so many deaths of its owners on, an instance runs alone, so that a death tells who
+# caused it; at the limit it blocks.
+SUSPECT = 2
+CRASH_LIMIT = 5
+STATUSES = ("running", "waiting", "blocked", "done", "failed", "cancelled")
+
+
+@attrs.frozen
+class FiringRecord:
+    """A trigger met an activity.
+
+    `instance` is the public id of what it started; `error` why it started nothing.
+    """
+
+    trigger: str
+    trigger_cid: str
+    instance: str | None
+    error: str | None
+    outcome: str
+    at: float
+    registry: int
+
+
+@attrs.frozen
+class ActivityRecord:
+    """An appended activity; `document` is its DAG-CBOR, None once retention took it."""
+
+    seq: int
+    cid: str
+    types: str
+    actors: str
+    document: bytes | None
+    received: float
+
+
+@attrs.frozen
+class InboxRow:
+    """A message that waits in an instance's inbox."""
+
+    id: int
+    kind: str
+    name: str
+    payload: bytes
+    at: float
+
+
+@attrs.frozen
+class LogRecord:
+    """A stored log entry; see `operations.LogRow`."""
+
+    position: int
+    tag: str
+    value: bytes
+    failed: bool
+    digest: bytes | None
+    at: float
+
+
+@attrs.frozen
+class InstanceRecord:
+    """An instance as stored."""
+
+    number: int
+    id: str
+    flow: str
+    version: int | None
+    status: str
+    namespace: str
+    key: str | None
+    correlation_id: str | None
+    parent: str | None
+    generation: int
+    log_length: int
+    pending: bytes | None
+    due: float | None
+    owner: int | None
+    crashes: int
+    cause: str | None
+    reason: str | None
+    value: bytes | None
+    attributes: bytes | None
+    created: float
+    ended: float | None
+    started: float | None
+    input: bytes
+    seed: bytes
+    activity: str | None
+    trigger: str | None
+    trigger_cid: str | None
+
+
+@attrs.frozen
+class Claimed:
+    """An instance that a worker now owns, with all that it needs to drive it.
+
+    `log` is None where the worker said that it has it.
+    """
+
+    number: int
+    id: str
+    flow: str
+    version: int
+    generation: int
+    log_length: int
+    pending: bytes | None
+    crashes: int
+    cancelled: bool
+    input: bytes
+    seed: bytes
+    started: float | None
+    log: tuple[LogRecord, ...] | None
+    inbox: tuple[InboxRow, ...]
+
+
+@attrs.frozen
+class TriggerRecord:
+    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID."""
+
+    number: int
+    cid: str
+    name: str
+    spec: bytes
+    state: str
+
+
+@attrs.frozen
+class OutboxRow:
+    """A dispatch that was deferred; `trigger_cid` None means all triggers."""
+
+    id: int
+    seq: int
+    cid: str
+    document: bytes
+    trigger_cid: str | None
+
+
+@attrs.frozen
+class WorkerRecord:
+    """A registered worker."""
+
+    id: int
+    epoch: int
+    build: str
+    pid: int
+    seen: float
+    alive: bool
+    owned: int
+
+
+@attrs.frozen
+class Counts:
+    """How much a store holds, for `doctor` and summaries."""
+
+    activities: int
+    firings: int
+    instances: dict[str, int]
+    outbox: int
+    inbox: int
+    schema: int
+    oldest_runnable: float | None

@@ -1,0 +1,255 @@
+"""Writing what comes in: activities with their firings and instances, starts, dispatches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.errors import InternalError
+from triggerflow.store.operations import (
+    Append,
+    Dispatch,
+    NewInstance,
+    Outcome,
+    PlannedFiring,
+    Start,
+    Verdict,
+)
+from triggerflow.store.records import FiringRecord
+from triggerflow.store.sqlite.reads import firings_of
+
+if TYPE_CHECKING:
+    import sqlite3
+
+Items = Sequence[tuple[int, Any]]
+Outcomes = list[Any]
+
+
+def registry(db: sqlite3.Connection) -> int:
+    """The registry generation."""
+    number: int = db.execute("SELECT value FROM meta WHERE name = 'registry'").fetchone()[0]
+    return number
+
+
+def next_number(db: sqlite3.Connection, table: str) -> int:
+    """The next number of an AUTOINCREMENT table; this transaction is its only writer."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return 1 if row is None else row[0] + 1
+
+
+class _Arrivals:
+    """Rows gathered for one transaction and then written together."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.activities: list[tuple[Any, ...]] = []
+        self.firings: list[tuple[Any, ...]] = []
+        self.outbox: list[tuple[Any, ...]] = []
+        self.instances: list[tuple[Any, ...]] = []
+        self.generations: list[tuple[Any, ...]] = []
+        self._triggers: dict[str, tuple[int, str]] | None = None
+        self._number = 0
+
+    def trigger(self, cid: str) -> tuple[int, str]:
+        if self._triggers is None:
+            rows = self.db.execute("SELECT cid, id, name FROM trigger_spec")
+            self._triggers = {each: (number, name) for each, number, name in rows}
+        found = self._triggers.get(cid)
+        if found is None:
+            raise InternalError(f"a firing was planned for the unknown trigger {cid}")
+        return found
+
+    def instance(self, new: NewInstance, activity: int | None, trigger: int | None) -> int:
+        if not self._number:
+            self._number = next_number(self.db, "instance")
+        number = self._number
+        self._number += 1
+        self.instances.append(
+            (
+                number,
+                new.id,
+                new.namespace,
+                new.flow,
+                new.version,
+                new.status,
+                new.cause,
+                new.reason,
+                new.key,
+                new.correlation_id,
+                activity,
+                trigger,
+                new.created,
+            )
+        )
+        self.generations.append((number, new.seed, new.input))
+        return number
+
+    def fire(self, seq: int, planned: PlannedFiring, generation: int, at: float) -> None:
+        trigger, _ = self.trigger(planned.trigger_cid)
+        if planned.outcome == "deferred":
+            self.outbox.append((seq, trigger, at))
+            return
+        started = None
+        if planned.instance is not None:
+            started = planned.instance.id
+            self.instance(planned.instance, seq, trigger)
+        self.firings.append(
+            (seq, trigger, started, planned.outcome, planned.error, generation, at)
+        )
+
+    def write(self) -> None:
+        db = self.db
+        if self.activities:
+            db.executemany(
+                "INSERT INTO activity (seq, cid, types, actors, document, received)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                self.activities,
+            )
+        if self.firings:
+            db.executemany(
+                "INSERT INTO firing (activity, trigger_spec, instance, outcome, error,"
+                " registry, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                self.firings,
+            )
+        if self.outbox:
+            db.executemany(
+                "INSERT INTO outbox (activity, trigger_spec, created) VALUES (?, ?, ?)",
+                self.outbox,
+            )
+        if self.instances:
+            db.executemany(
+                "INSERT INTO instance (id, public_id, namespace, flow, version, status, cause,"
+                " reason, key, correlation_id, activity, trigger_spec, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                self.instances,
+            )
+            db.executemany(
+                "INSERT INTO generation (instance, generation, seed, input)"
+                " VALUES (?, 1, ?, ?)",
+                self.generations,
+            )
+
+
+def append(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
+    """Decide and write appends; see `operations.Append`."""
+    generation = registry(db)
+    cids = json.dumps([op.cid for _, op in items])
+    known = dict(
+        db.execute(
+            "SELECT cid, seq FROM activity WHERE cid IN (SELECT value FROM json_each(?))",
+            (cids,),
+        )
+    )
+    rows = _Arrivals(db)
+    seq = next_number(db, "activity")
+    duplicates: list[tuple[int, str, int]] = []
+    fresh: list[tuple[int, Append, int]] = []
+    for index, op in items:
+        found = known.get(op.cid)
+        if found is not None:
+            duplicates.append((index, op.cid, found))
+        elif op.registry != generation and op.firings is not None:
+            outcomes[index] = Outcome(Verdict.STALE)
+        else:
+            known[op.cid] = seq
+            fresh.append((index, op, seq))
+            rows.activities.append((seq, op.cid, op.types, op.actors, op.document, op.received))
+            if op.firings is None:
+                rows.outbox.append((seq, None, op.received))
+            else:
+                for planned in op.firings:
+                    rows.fire(seq, planned, generation, op.received)
+            seq += 1
+    rows.write()
+    for index, op, number in fresh:
+        outcomes[index] = Outcome(Verdict.APPLIED, seq=number, firings=_written(rows, op))
+    for index, cid, number in duplicates:
+        outcomes[index] = Outcome(
+            Verdict.DUPLICATE, seq=number, firings=tuple(firings_of(db, cid))
+        )
+
+
+def _written(rows: _Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
+    if op.firings is None:
+        return None
+    return tuple(
+        FiringRecord(
+            rows.trigger(planned.trigger_cid)[1],
+            planned.trigger_cid,
+            None if planned.instance is None else planned.instance.id,
+            planned.error,
+            planned.outcome,
+            op.received,
+            op.registry,
+        )
+        for planned in op.firings
+        if planned.outcome != "deferred"
+    )
+
+
+def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
+    """Decide and write deferred dispatches; see `operations.Dispatch`."""
+    generation = registry(db)
+    rows = _Arrivals(db)
+    for index, op in items:
+        outcomes[index] = _dispatch(db, op, rows, generation)
+    rows.write()
+
+
+def _dispatch(
+    db: sqlite3.Connection, op: Dispatch, rows: _Arrivals, generation: int
+) -> Outcome:
+    if not db.execute("SELECT 1 FROM outbox WHERE id = ?", (op.outbox,)).fetchone():
+        return Outcome(Verdict.GONE)
+    if op.registry != generation:
+        return Outcome(Verdict.STALE)
+    db.execute("DELETE FROM outbox WHERE id = ?", (op.outbox,))
+    fired = {
+        number
+        for (number,) in db.execute(
+            "SELECT trigger_spec FROM firing WHERE activity = ?", (op.seq,)
+        )
+    }
+    for planned in op.firings:
+        if rows.trigger(planned.trigger_cid)[0] not in fired:
+            rows.fire(op.seq, planned, generation, op.received)
+    return Outcome(Verdict.APPLIED, seq=op.seq)
+
+
+def start(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
+    """Decide and write starts; see `operations.Start`."""
+    rows = _Arrivals(db)
+    keys: dict[tuple[str, str, str], NewInstance] = {}
+    for index, op in items:
+        new = op.instance
+        if new.key is not None:
+            rival = _holder(db, op, keys)
+            if rival is not None:
+                holder, same = rival
+                outcomes[index] = Outcome(
+                    Verdict.DUPLICATE if same else Verdict.CONFLICT, instance=holder
+                )
+                continue
+            keys[(new.namespace, new.flow, new.key)] = new
+        number = rows.instance(new, None, None)
+        outcomes[index] = Outcome(Verdict.APPLIED, instance=new.id, number=number)
+    rows.write()
+
+
+def _holder(
+    db: sqlite3.Connection, op: Start, keys: dict[tuple[str, str, str], NewInstance]
+) -> tuple[str, bool] | None:
+    new = op.instance
+    name = (new.namespace, new.flow, new.key or "")
+    earlier = keys.get(name)
+    if earlier is not None:
+        return earlier.id, earlier.input == new.input
+    row = db.execute(
+        "SELECT i.public_id, g.input FROM instance i"
+        " JOIN generation g ON g.instance = i.id AND g.generation = 1"
+        " WHERE i.namespace = ? AND i.flow = ? AND i.key = ?"
+        " AND i.status IN ('running', 'waiting', 'blocked')",
+        name,
+    ).fetchone()
+    return None if row is None else (row[0], row[1] == new.input)

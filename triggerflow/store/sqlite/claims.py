@@ -1,0 +1,141 @@
+"""Claiming: how an instance gets an owner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.store.operations import Claim, Outcome, Verdict
+from triggerflow.store.records import SUSPECT, Claimed
+from triggerflow.store.sqlite.reads import inbox_of, log_of
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def claim(
+    db: sqlite3.Connection, worker: int, items: Sequence[tuple[int, Any]], outcomes: list[Any]
+) -> None:
+    """Decide and write claims; see `operations.Claim`."""
+    for index, op in items:
+        outcomes[index] = _claim(db, worker, op)
+
+
+def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
+    _know(db, op.flows)
+    db.execute(
+        "UPDATE instance SET status = 'running' WHERE id IN (SELECT id FROM instance"
+        " WHERE status = 'waiting' AND due IS NOT NULL AND due <= ? ORDER BY due LIMIT ?)",
+        (op.now, op.limit),
+    )
+    numbers, suspects = _runnable(db, op)
+    claimed: tuple[Claimed, ...] = ()
+    if numbers:
+        chosen = json.dumps(numbers)
+        db.execute(
+            "UPDATE instance SET owner = ?, status = 'running', wake = 0, cause = NULL,"
+            " reason = NULL, version = coalesce(version, (SELECT max(k.version)"
+            " FROM temp.known k WHERE k.flow = instance.flow))"
+            " WHERE id IN (SELECT value FROM json_each(?))",
+            (worker, chosen),
+        )
+        claimed = _read(db, op, chosen)
+    if len(numbers) < op.limit:
+        _block_unknown(db, op.build)
+    due = db.execute(
+        "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
+    ).fetchone()[0]
+    return Outcome(
+        Verdict.APPLIED,
+        claimed=claimed,
+        next_due=due,
+        detail="suspects" if suspects else "",
+    )
+
+
+def _know(db: sqlite3.Connection, flows: frozenset[tuple[str, int]]) -> None:
+    """The worker's flows as a table of this connection."""
+    db.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS known"
+        " (flow TEXT, version INTEGER, PRIMARY KEY (flow, version)) WITHOUT ROWID"
+    )
+    if set(db.execute("SELECT flow, version FROM temp.known")) != flows:
+        db.execute("DELETE FROM temp.known")
+        db.executemany("INSERT INTO temp.known VALUES (?, ?)", sorted(flows))
+
+
+_KNOWN = (
+    "EXISTS (SELECT 1 FROM temp.known k WHERE k.flow = instance.flow"
+    " AND (instance.version IS NULL OR k.version = instance.version))"
+)
+_UNTRIED = "NOT EXISTS (SELECT 1 FROM tried t WHERE t.instance = instance.id AND t.build = ?)"
+_FREE = (
+    "SELECT id FROM instance WHERE status = 'running' AND owner IS NULL"
+    f" AND {_KNOWN} AND {_UNTRIED} AND crashes {{}} ? ORDER BY id LIMIT ?"
+)
+
+
+def _runnable(db: sqlite3.Connection, op: Claim) -> tuple[list[int], bool]:
+    """What to claim, and whether suspects wait for a worker that has nothing else."""
+    suspect = db.execute(_FREE.format(">="), (op.build, SUSPECT, 1)).fetchone()
+    if suspect is not None and op.alone:
+        return [suspect[0]], False
+    numbers = [n for (n,) in db.execute(_FREE.format("<"), (op.build, SUSPECT, op.limit))]
+    if op.blocked:
+        numbers += [
+            n
+            for (n,) in db.execute(
+                "SELECT id FROM instance WHERE status = 'blocked' AND cause <> 'crash_limit'"
+                f" AND {_KNOWN} AND {_UNTRIED} ORDER BY id LIMIT ?",
+                (op.build, op.blocked),
+            )
+        ]
+    return numbers, suspect is not None
+
+
+def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]:
+    inboxes = inbox_of(db, chosen)
+    found = []
+    for row in db.execute(
+        "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
+        " i.crashes, i.cancelled, g.input, g.seed, i.started FROM instance i"
+        " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
+        " WHERE i.id IN (SELECT value FROM json_each(?)) ORDER BY i.id",
+        (chosen,),
+    ).fetchall():
+        number, _, _, _, generation, length = row[:6]
+        warm = op.warm.get(number) == (generation, length)
+        log = None if warm else tuple(log_of(db, number, generation)) if length else ()
+        found.append(
+            Claimed(*row[:8], bool(row[8]), *row[9:], log, tuple(inboxes.get(number, ())))
+        )
+    return tuple(found)
+
+
+def _block_unknown(db: sqlite3.Connection, build: str) -> None:
+    """Runnable instances that no registered worker knows become visible as blocked."""
+    orphans = db.execute(
+        "SELECT id, flow, version FROM instance WHERE status = 'running' AND owner IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM worker_flow w WHERE w.flow = instance.flow"
+        " AND (instance.version IS NULL OR w.version = instance.version)) LIMIT 1000"
+    ).fetchall()
+    for number, flow, version in orphans:
+        versions = [
+            v
+            for (v,) in db.execute(
+                "SELECT DISTINCT version FROM worker_flow WHERE flow = ? ORDER BY 1", (flow,)
+            )
+        ]
+        cause = "unknown_version" if versions else "unknown_flow"
+        reason = (
+            f"no worker knows version {version} of flow {flow!r}; they know {versions}: "
+            "run a worker whose app registers that version"
+            if versions
+            else f"no worker knows a flow {flow!r}: run a worker whose app registers it"
+        )
+        db.execute(
+            "UPDATE instance SET status = 'blocked', cause = ?, reason = ? WHERE id = ?",
+            (cause, reason, number),
+        )
+        db.execute("INSERT OR IGNORE INTO tried VALUES (?, ?)", (number, build))

@@ -1,0 +1,121 @@
+"""Writing messages: signals, cancels, retries and completions, from anybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.store.operations import Outcome, Send, Verdict
+from triggerflow.store.records import ENDED
+from triggerflow.store.sqlite.arrivals import next_number
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def send(
+    db: sqlite3.Connection,
+    worker: int | None,
+    items: Sequence[tuple[int, Any]],
+    outcomes: list[Any],
+) -> None:
+    """Decide and write messages; see `operations.Send`."""
+    ids = json.dumps([op.instance for _, op in items])
+    targets = {
+        row[1]: list(row)
+        for row in db.execute(
+            "SELECT id, public_id, status, owner, cancelled FROM instance"
+            " WHERE public_id IN (SELECT value FROM json_each(?))",
+            (ids,),
+        )
+    }
+    inbox = next_number(db, "inbox")
+    rows: list[tuple[Any, ...]] = []
+    revived: list[tuple[int]] = []
+    woken: list[tuple[int]] = []
+    cancelled: list[tuple[int]] = []
+    for index, op in items:
+        target = targets.get(op.instance)
+        refused = _refused(db, op, target)
+        if refused is not None or target is None:
+            outcomes[index] = refused
+            continue
+        number, public_id, status, owner, _ = target
+        if op.kind == "cancel":
+            target[4] = 1
+            cancelled.append((number,))
+        row = (inbox, number, op.kind, op.name, op.payload, op.dedup, op.digest, op.at)
+        if op.dedup is None:
+            rows.append(row)
+        else:
+            # Written at once, so that the next of this batch meets it.
+            db.execute(_INSERT, row)
+        if status == "failed":
+            target[2] = "running"
+            revived.append((number,))
+        elif owner is None or owner != worker:
+            woken.append((number,))
+        outcomes[index] = Outcome(
+            Verdict.APPLIED, instance=public_id, number=number, owner=owner, inbox=inbox
+        )
+        inbox += 1
+    db.executemany(_INSERT, rows)
+    if woken:
+        # A parked instance becomes runnable; an owned one is told; a blocked one stays.
+        db.executemany(
+            "UPDATE instance SET wake = 1,"
+            " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END WHERE id = ?",
+            woken,
+        )
+    if cancelled:
+        db.executemany("UPDATE instance SET cancelled = 1 WHERE id = ?", cancelled)
+    if revived:
+        db.executemany(
+            "UPDATE instance SET status = 'running', owner = NULL, ended = NULL, value = NULL"
+            " WHERE id = ?",
+            revived,
+        )
+
+
+_INSERT = (
+    "INSERT INTO inbox (id, instance, kind, name, payload, dedup, digest, at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _refused(db: sqlite3.Connection, op: Send, target: list[Any] | None) -> Outcome | None:
+    if target is None:
+        return Outcome(Verdict.GONE)
+    number, public_id, status, _, cancelled = target
+    if op.kind == "retry":
+        if status != "failed":
+            return Outcome(Verdict.CONFLICT, instance=public_id, detail=status)
+        if _key_taken(db, number):
+            return Outcome(Verdict.CONFLICT, instance=public_id, detail="key taken")
+        return None
+    if status in ENDED:
+        return Outcome(Verdict.GONE, instance=public_id, detail=status)
+    if op.kind == "cancel" and cancelled:
+        return Outcome(Verdict.DUPLICATE, instance=public_id, number=number)
+    if op.dedup is not None:
+        known = db.execute(
+            "SELECT digest FROM inbox WHERE instance = ? AND name = ? AND dedup = ?",
+            (number, op.name, op.dedup),
+        ).fetchone()
+        if known is not None:
+            same = known[0] == op.digest
+            verdict = Verdict.DUPLICATE if same else Verdict.CONFLICT
+            return Outcome(verdict, instance=public_id, number=number)
+    return None
+
+
+def _key_taken(db: sqlite3.Connection, number: int) -> bool:
+    found = db.execute(
+        "SELECT 1 FROM instance mine JOIN instance rival ON rival.namespace = mine.namespace"
+        " AND rival.flow = mine.flow AND rival.key = mine.key"
+        " AND rival.status IN ('running', 'waiting', 'blocked')"
+        " WHERE mine.id = ? AND mine.key IS NOT NULL",
+        (number,),
+    ).fetchone()
+    return found is not None

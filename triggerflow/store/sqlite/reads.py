@@ -1,0 +1,150 @@
+"""Reading: rows into records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.store.records import (
+    ActivityRecord,
+    Counts,
+    FiringRecord,
+    InboxRow,
+    InstanceRecord,
+    LogRecord,
+    OutboxRow,
+    TriggerRecord,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_INSTANCE = (
+    "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
+    " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
+    " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
+    " g.input, g.seed, a.cid, t.name, t.cid FROM instance i"
+    " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
+    " LEFT JOIN instance p ON p.id = i.parent LEFT JOIN activity a ON a.seq = i.activity"
+    " LEFT JOIN trigger_spec t ON t.id = i.trigger_spec"
+)
+
+
+def instance(db: sqlite3.Connection, id: str) -> InstanceRecord | None:
+    """One instance by its public id."""
+    row = db.execute(f"{_INSTANCE} WHERE i.public_id = ?", (id,)).fetchone()
+    return None if row is None else InstanceRecord(*row)
+
+
+def ids(db: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
+    """Public ids with a prefix."""
+    last = prefix + "\U0010ffff"
+    found = db.execute(
+        "SELECT public_id FROM instance WHERE public_id >= ? AND public_id < ? LIMIT ?",
+        (prefix, last, limit),
+    )
+    return [each for (each,) in found]
+
+
+def instances(
+    db: sqlite3.Connection,
+    *,
+    status: str | None,
+    flow: str | None,
+    key: str | None,
+    after: int,
+    limit: int,
+    newest_first: bool,
+) -> list[InstanceRecord]:
+    """A page of instances."""
+    where, values = [], []
+    for column, value in (("status", status), ("flow", flow), ("key", key)):
+        if value is not None:
+            where.append(f"i.{column} = ?")
+            values.append(value)
+    if after:
+        where.append(f"i.id {'<' if newest_first else '>'} ?")
+        values.append(str(after))
+    clause = f" WHERE {' AND '.join(where)}" if where else ""
+    order = "DESC" if newest_first else "ASC"
+    rows = db.execute(f"{_INSTANCE}{clause} ORDER BY i.id {order} LIMIT ?", (*values, limit))
+    return [InstanceRecord(*row) for row in rows]
+
+
+def log_of(db: sqlite3.Connection, number: int, generation: int) -> list[LogRecord]:
+    """The log of one generation."""
+    rows = db.execute(
+        "SELECT position, tag, value, failed, digest, at FROM log"
+        " WHERE instance = ? AND generation = ? ORDER BY position",
+        (number, generation),
+    )
+    return [LogRecord(*row) for row in rows]
+
+
+def inbox_of(db: sqlite3.Connection, numbers: str) -> dict[int, list[InboxRow]]:
+    """Unread messages of the instances whose numbers stand in a JSON list."""
+    found: dict[int, list[InboxRow]] = defaultdict(list)
+    for number, *row in db.execute(
+        "SELECT instance, id, kind, name, payload, at FROM inbox WHERE consumed = 0"
+        " AND instance IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (numbers,),
+    ):
+        found[number].append(InboxRow(*row))
+    return found
+
+
+def activity(db: sqlite3.Connection, cid: str) -> ActivityRecord | None:
+    """One activity by its CID."""
+    row = db.execute(
+        "SELECT seq, cid, types, actors, document, received FROM activity WHERE cid = ?",
+        (cid,),
+    ).fetchone()
+    return None if row is None else ActivityRecord(*row)
+
+
+def firings_of(db: sqlite3.Connection, cid: str) -> list[FiringRecord]:
+    """An activity's firings, in the order in which they were written."""
+    rows = db.execute(
+        "SELECT t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry"
+        " FROM activity a JOIN firing f ON f.activity = a.seq"
+        " JOIN trigger_spec t ON t.id = f.trigger_spec WHERE a.cid = ? ORDER BY f.id",
+        (cid,),
+    )
+    return [FiringRecord(*row) for row in rows]
+
+
+def triggers(db: sqlite3.Connection) -> tuple[TriggerRecord, ...]:
+    """Active triggers, in order of registration."""
+    rows = db.execute(
+        "SELECT id, cid, name, spec, state FROM trigger_spec WHERE state = 'active' ORDER BY id"
+    )
+    return tuple(TriggerRecord(*row) for row in rows)
+
+
+def outbox(db: sqlite3.Connection, limit: int, after: int) -> list[OutboxRow]:
+    """Deferred dispatches, oldest first."""
+    rows = db.execute(
+        "SELECT o.id, o.activity, a.cid, a.document, t.cid FROM outbox o"
+        " JOIN activity a ON a.seq = o.activity"
+        " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
+        " WHERE o.id > ? ORDER BY o.id LIMIT ?",
+        (after, limit),
+    )
+    return [OutboxRow(*row) for row in rows]
+
+
+def counts(db: sqlite3.Connection) -> Counts:
+    """How much the store holds."""
+
+    def one(sql: str) -> Any:
+        return db.execute(sql).fetchone()[0]
+
+    return Counts(
+        one("SELECT count(*) FROM activity"),
+        one("SELECT count(*) FROM firing"),
+        dict(db.execute("SELECT status, count(*) FROM instance GROUP BY status")),
+        one("SELECT count(*) FROM outbox"),
+        one("SELECT count(*) FROM inbox WHERE consumed = 0"),
+        one("PRAGMA user_version"),
+        one("SELECT min(created) FROM instance WHERE status = 'running' AND owner IS NULL"),
+    )

@@ -1,0 +1,391 @@
+"""`SqliteStore`: transactions, connections, and the order in which a batch is decided.
+
+WAL with ``synchronous=FULL``: a commit is on disk when it returns. Writers of all
+processes pass one turnstile (see `locks`), so that none starves and none is told "database
+is locked", the first open included. Reads use a connection of their own and never wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from triggerflow.errors import StoreError
+from triggerflow.store.operations import (
+    Append,
+    Batch,
+    Block,
+    Claim,
+    Dispatch,
+    Outcome,
+    Release,
+    Send,
+    Start,
+    Turn,
+    Verdict,
+)
+from triggerflow.store.sqlite import arrivals, claims, messages, reads, schema, turns, workers
+from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
+
+if TYPE_CHECKING:
+    from triggerflow.store.records import (
+        ActivityRecord,
+        Counts,
+        FiringRecord,
+        InboxRow,
+        InstanceRecord,
+        LogRecord,
+        OutboxRow,
+        TriggerRecord,
+        WorkerRecord,
+    )
+
+T = TypeVar("T")
+
+_NEEDS_WORKER: Final = (Turn, Block, Release, Claim)
+_WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
+_PRAGMAS: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -16000",
+    "PRAGMA wal_autocheckpoint = 4000",
+)
+
+
+class SqliteStore:
+    """One SQLite file. See `triggerflow.store.protocol.Store` for what the methods promise."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.url = f"sqlite:///{self.path}"
+        self._db: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._read_guard = threading.Lock()
+        self._locks: LockFile | NoLocks | None = None
+        self._workers: set[int] = set()
+        self._version = -1
+        self._pid = 0
+
+    # --- opening and closing
+
+    def open(self) -> None:
+        """Open the file, made and migrated where needed; see `Store.open`."""
+        if self._db is not None:
+            return
+        try:
+            Path(self.path).absolute().parent.mkdir(parents=True, exist_ok=True)
+            self._locks = lock_file(self.path)
+            with self._locks.turn():
+                self._db = self._connect()
+                self._db.execute("PRAGMA journal_mode = WAL")
+                schema.migrate(self._db, self.url)
+            self._reader = self._connect()
+            self._reader.execute("PRAGMA query_only = ON")
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise StoreError(
+                self.url,
+                f"can't be opened: {error}",
+                "is the path writable, on a local disk, and a SQLite file?",
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        self._pid = os.getpid()
+        self.changed()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.path,
+            timeout=10.0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        for pragma in _PRAGMAS:
+            db.execute(pragma)
+        return db
+
+    def close(self) -> None:
+        """Close the file; see `Store.close`."""
+        if self._db is not None:
+            for worker in list(self._workers):
+                self.forget_worker(worker)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go as a killed process would; see `Store.abandon`."""
+        if self._locks is not None:
+            for worker in self._workers:
+                self._locks.let_go(worker)
+        self._workers.clear()
+        for db in (self._reader, self._db):
+            if db is not None:
+                db.close()
+        self._reader = self._db = None
+        if self._locks is not None:
+            self._locks.leave()
+            self._locks = None
+
+    # --- writing
+
+    def commit(self, batch: Batch) -> list[Outcome]:
+        """Carry out a batch in one transaction; see `Store.commit`."""
+        return self._write(lambda db: _carry_out(db, batch))
+
+    def register_worker(
+        self, *, build: str, flows: Iterable[tuple[str, int]], now: float
+    ) -> tuple[int, int]:
+        """Register a worker of this process; see `Store.register_worker`."""
+
+        def work(db: sqlite3.Connection) -> int:
+            number = workers.register(db, build=build, flows=flows, now=now)
+            # Before the commit: nobody may see the row without the lock.
+            self._lock().hold(number)
+            self._workers.add(number)
+            return number
+
+        return self._write(work), 1
+
+    def forget_worker(self, worker: int) -> None:
+        """Remove a worker of this process; see `Store.forget_worker`."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if worker in self._workers:
+                workers.hand_back(db, worker)
+                workers.remove(db, worker)
+
+        self._write(work)
+        self._workers.discard(worker)
+        self._lock().let_go(worker)
+
+    def reap(self, *, now: float, lease: float) -> int:
+        """Free what dead workers owned; see `Store.reap`."""
+        if all(each.alive and now - each.seen <= lease for each in self.workers()):
+            return 0
+        return self._write(
+            lambda db: workers.reap(db, now=now, lease=lease, alive=self._lock().alive)
+        )
+
+    def sync_triggers(self, triggers: Sequence[tuple[str, str, bytes]], *, now: float) -> int:
+        """Make triggers current; see `Store.sync_triggers`."""
+        return self._write(lambda db: _sync(db, triggers, now))
+
+    # --- asking
+
+    def changed(self) -> bool:
+        """Whether another connection has written; see `Store.changed`."""
+        version: int = self._writer().execute("PRAGMA data_version").fetchone()[0]
+        changed = version != self._version
+        self._version = version
+        return changed
+
+    def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
+        """Generation and active triggers; see `Store.registry`."""
+
+        def both(db: sqlite3.Connection) -> tuple[int, tuple[TriggerRecord, ...]]:
+            # One snapshot: the generation must be the one of these triggers.
+            with _snapshot(db):
+                return arrivals.registry(db), reads.triggers(db)
+
+        return self._read(both)
+
+    def instance(self, id: str) -> InstanceRecord | None:
+        """See `Store.instance`."""
+        return self._read(lambda db: reads.instance(db, id))
+
+    def ids(self, prefix: str, limit: int = 6) -> list[str]:
+        """See `Store.ids`."""
+        return self._read(lambda db: reads.ids(db, prefix, limit))
+
+    def instances(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        key: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[InstanceRecord]:
+        """See `Store.instances`."""
+        return self._read(
+            lambda db: reads.instances(
+                db,
+                status=status,
+                flow=flow,
+                key=key,
+                after=after,
+                limit=limit,
+                newest_first=newest_first,
+            )
+        )
+
+    def log(self, number: int, generation: int) -> list[LogRecord]:
+        """See `Store.log`."""
+        return self._read(lambda db: reads.log_of(db, number, generation))
+
+    def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
+        """See `Store.inbox`."""
+        found = self._read(lambda db: reads.inbox_of(db, f"[{number:d}]"))
+        return [row for row in found.get(number, []) if row.id > after]
+
+    def woken(self, worker: int) -> list[tuple[int, list[InboxRow]]]:
+        """See `Store.woken`."""
+        # Asked at every sign of life of another process, so the common answer costs no
+        # transaction.
+        if not self._read(lambda db: turns.woken(db, worker)):
+            return []
+        return self._write(lambda db: _woken(db, worker))
+
+    def activity(self, cid: str) -> ActivityRecord | None:
+        """See `Store.activity`."""
+        return self._read(lambda db: reads.activity(db, cid))
+
+    def firings(self, cid: str) -> list[FiringRecord]:
+        """See `Store.firings`."""
+        return self._read(lambda db: reads.firings_of(db, cid))
+
+    def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
+        """See `Store.outbox`."""
+        return self._read(lambda db: reads.outbox(db, limit, after))
+
+    def workers(self) -> list[WorkerRecord]:
+        """See `Store.workers`."""
+        return self._read(lambda db: workers.all_of(db, self._lock().alive))
+
+    def counts(self) -> Counts:
+        """See `Store.counts`."""
+        return self._read(reads.counts)
+
+    def next_due(self) -> float | None:
+        """See `Store.next_due`."""
+        due: float | None = self._read(
+            lambda db: db.execute(
+                "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
+            ).fetchone()[0]
+        )
+        return due
+
+    # --- the two connections
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._writer()
+        with self._lock().turn():
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                found = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                # A failed COMMIT may have ended the transaction already.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        return found
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._reader is None:
+            raise StoreError(self.url, "is not open")
+        with self._read_guard:
+            return work(self._reader)
+
+    def _writer(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StoreError(self.url, "is not open")
+        if self._pid and self._pid != os.getpid():
+            raise StoreError(
+                self.url,
+                "was opened before this process was forked",
+                "open the app in the child, after the fork",
+            )
+        return self._db
+
+    def _lock(self) -> LockFile | NoLocks:
+        if self._locks is None:
+            raise StoreError(self.url, "is not open")
+        return self._locks
+
+
+@contextlib.contextmanager
+def _snapshot(db: sqlite3.Connection) -> Any:
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("COMMIT")
+
+
+def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
+    outcomes: list[Any] = [None] * len(batch.operations)
+    groups: dict[type, list[tuple[int, Any]]] = {}
+    for index, op in enumerate(batch.operations):
+        kind = Turn if type(op) is Block else type(op)
+        groups.setdefault(kind, []).append((index, op))
+    worker = None
+    if any(kind in groups for kind in _NEEDS_WORKER) and batch.worker is not None:
+        number, epoch = batch.worker
+        if workers.fence(db, number, epoch, batch.now):
+            worker = number
+    if worker is None:
+        for kind in _NEEDS_WORKER:
+            for index, _ in groups.pop(kind, ()):
+                outcomes[index] = _WORKER_FENCED
+    if Turn in groups and worker is not None:
+        turns.turns(db, worker, groups[Turn], outcomes)
+    if Append in groups:
+        arrivals.append(db, groups[Append], outcomes)
+    if Start in groups:
+        arrivals.start(db, groups[Start], outcomes)
+    if Dispatch in groups:
+        arrivals.dispatch(db, groups[Dispatch], outcomes)
+    if Send in groups:
+        messages.send(
+            db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes
+        )
+    if Release in groups and worker is not None:
+        turns.release(db, worker, groups[Release], outcomes)
+    if Claim in groups and worker is not None:
+        claims.claim(db, worker, groups[Claim], outcomes)
+    return outcomes
+
+
+def _sync(
+    db: sqlite3.Connection, triggers: Sequence[tuple[str, str, bytes]], now: float
+) -> int:
+    generation = arrivals.registry(db)
+    current = dict(
+        db.execute("SELECT name, cid FROM trigger_spec WHERE state <> 'superseded'").fetchall()
+    )
+    wanted = [each for each in triggers if current.get(each[0]) != each[1]]
+    if not wanted:
+        return generation
+    generation += 1
+    db.execute("UPDATE meta SET value = ? WHERE name = 'registry'", (generation,))
+    for name, cid, spec in wanted:
+        db.execute(
+            "UPDATE trigger_spec SET state = 'superseded'"
+            " WHERE name = ? AND state <> 'superseded'",
+            (name,),
+        )
+        db.execute(
+            "INSERT INTO trigger_spec (cid, name, spec, state, registered, registry)"
+            " VALUES (?, ?, ?, 'active', ?, ?)"
+            " ON CONFLICT (cid) DO UPDATE SET state = 'active'",
+            (cid, name, spec, now, generation),
+        )
+    return generation
+
+
+def _woken(db: sqlite3.Connection, worker: int) -> list[tuple[int, list[InboxRow]]]:
+    numbers = turns.woken(db, worker)
+    listed = f"[{','.join(map(str, numbers))}]"
+    db.execute(
+        "UPDATE instance SET wake = 0 WHERE id IN (SELECT value FROM json_each(?))", (listed,)
+    )
+    found = reads.inbox_of(db, listed)
+    return [(number, found.get(number, [])) for number in numbers]

@@ -1,0 +1,89 @@
+"""Workers: registered, fenced, reaped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from triggerflow.store.records import CRASH_LIMIT, WorkerRecord
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def register(
+    db: sqlite3.Connection, *, build: str, flows: Iterable[tuple[str, int]], now: float
+) -> int:
+    """Insert a worker's row; its epoch is 1."""
+    cursor = db.execute(
+        "INSERT INTO worker (epoch, build, pid, started, seen) VALUES (1, ?, ?, ?, ?)",
+        (build, os.getpid(), now, now),
+    )
+    worker = cursor.lastrowid or 0
+    db.executemany(
+        "INSERT OR IGNORE INTO worker_flow VALUES (?, ?, ?)",
+        [(worker, flow, version) for flow, version in flows],
+    )
+    return worker
+
+
+def fence(db: sqlite3.Connection, worker: int, epoch: int, now: float) -> bool:
+    """Whether the worker may still act; its heartbeat as well."""
+    found = db.execute(
+        "UPDATE worker SET seen = ? WHERE id = ? AND epoch = ?", (now, worker, epoch)
+    )
+    return found.rowcount == 1
+
+
+def remove(db: sqlite3.Connection, worker: int) -> None:
+    """Take a worker's row away; it must own nothing any more."""
+    db.execute("DELETE FROM worker_flow WHERE worker = ?", (worker,))
+    db.execute("DELETE FROM worker WHERE id = ?", (worker,))
+
+
+def hand_back(db: sqlite3.Connection, worker: int) -> None:
+    """Make runnable what a worker owns, without counting a crash."""
+    db.execute(
+        "UPDATE instance SET owner = NULL WHERE owner = ? AND status = 'running'", (worker,)
+    )
+
+
+def reap(
+    db: sqlite3.Connection, *, now: float, lease: float, alive: Callable[[int], bool]
+) -> int:
+    """Free what dead workers owned; see `Store.reap`."""
+    freed = 0
+    for worker, seen in db.execute("SELECT id, seen FROM worker").fetchall():
+        # A clock that was set back must not make everyone look dead, nor immortal.
+        stale = now - seen > lease
+        if alive(worker) and not stale:
+            continue
+        db.execute("UPDATE worker SET epoch = epoch + 1 WHERE id = ?", (worker,))
+        freed += db.execute(
+            "UPDATE instance SET owner = NULL, crashes = crashes + 1"
+            " WHERE owner = ? AND status = 'running'",
+            (worker,),
+        ).rowcount
+        db.execute("UPDATE outbox SET owner = NULL WHERE owner = ?", (worker,))
+        remove(db, worker)
+    if freed:
+        db.execute(
+            "UPDATE instance SET status = 'blocked', cause = 'crash_limit', reason ="
+            " 'its worker died ' || crashes || ' times while it ran; the last ones with"
+            " nothing else in the process: mend the flow or step, then unblock it'"
+            " WHERE status = 'running' AND owner IS NULL AND crashes >= ?",
+            (CRASH_LIMIT,),
+        )
+    return freed
+
+
+def all_of(db: sqlite3.Connection, alive: Callable[[int], bool]) -> list[WorkerRecord]:
+    """Every registered worker."""
+    return [
+        WorkerRecord(worker, epoch, build, pid, seen, alive(worker), owned)
+        for worker, epoch, build, pid, seen, owned in db.execute(
+            "SELECT w.id, w.epoch, w.build, w.pid, w.seen, (SELECT count(*) FROM instance"
+            " WHERE owner = w.id AND status = 'running') FROM worker w ORDER BY w.id"
+        ).fetchall()
+    ]

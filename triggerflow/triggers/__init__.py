@@ -1,0 +1,23 @@
+"""Triggers: which activities start which flows. Pure: patterns, scopes, specs and the index."""
+
+from __future__ import annotations
+
+from triggerflow.triggers.index import TriggerIndex as TriggerIndex
+from triggerflow.triggers.pattern import Pattern as Pattern
+from triggerflow.triggers.pattern import compile_pattern as compile_pattern
+from triggerflow.triggers.scope import Scope as Scope
+from triggerflow.triggers.scope import compile_scope as compile_scope
+from triggerflow.triggers.trigger import Guard as Guard
+from triggerflow.triggers.trigger import Trigger as Trigger
+from triggerflow.triggers.trigger import define_trigger as define_trigger
+
+__all__ = [
+    "Guard",
+    "Pattern",
+    "Scope",
+    "Trigger",
+    "TriggerIndex",
+    "compile_pattern",
+    "compile_scope",
+    "define_trigger",
+]

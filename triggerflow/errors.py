@@ -250,7 +250,10 @@ class EngineClosed(TriggerflowError):
     verb: str
 
     def __str__(self) -> str:
-        return f"{self.verb}: the engine is not open; use it inside `with app.client()` or `async with app.open()`"
+        return (
+            f"{self.verb}: the engine is not open; use it inside `with app.client()` or "
+            "`async with app.open()`"
+        )
 
 
 # --- what a flow sees at a yield ---------------------------------------------------------

@@ -198,7 +198,7 @@ class Money(Decimal):
     pass
 
 
-Point = collections.namedtuple("Point", "x y")
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 - the untyped one
 
 
 @attrs.frozen

@@ -103,5 +103,7 @@ def _traceback(error: BaseException) -> str:
 def _clean(text: str, limit: int) -> str:
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if len(text) > limit:
-        text = f"{text[: limit // 2]}\n... {len(text) - limit} characters left out ...\n{text[-limit // 2 :]}"
+        half = limit // 2
+        out = len(text) - 2 * half
+        text = f"{text[:half]}\n... {out} characters left out ...\n{text[-half:]}"
     return text

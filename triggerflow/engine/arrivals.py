@@ -13,7 +13,7 @@ from triggerflow.core.codec import (
     Limits,
     cid_of_block,
     decode_document,
-    encode_normalised,
+    encode_document,
     normalise,
 )
 from triggerflow.engine.clock import new_seed
@@ -120,7 +120,7 @@ class Arrivals:
     def _read(self, document: object) -> _Arrival:
         """Everything that can be refused is refused here, before any write."""
         model = normalise(document, limits=self._limits)
-        block = encode_normalised(model, limits=self._limits)
+        block = encode_document(model, limits=self._limits)
         activity = Activity.read(cid_of_block(block), model)
         self._validate(activity)
         return _Arrival(activity, block)

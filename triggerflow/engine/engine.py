@@ -18,6 +18,7 @@ from triggerflow.engine.clock import Clock, SystemClock, new_seed, random_id
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
+from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
 from triggerflow.engine.views import Appended, Instance, Rejected
 from triggerflow.errors import (
@@ -69,7 +70,7 @@ class Settings:
     keep_warm: int = 1000
     lease: float = 30.0
     guard_limit: float = 5.0
-    limits: Limits = Limits()
+    limits: Limits = attrs.field(factory=Limits)
     inline: bool = False
     clock: Clock = attrs.field(factory=SystemClock)
 
@@ -111,6 +112,7 @@ class Engine:
             fatal=self._fatal,
             inline=settings.inline,
         )
+        self._reader = Reader(inline=settings.inline)
         self._arrivals = Arrivals(
             store=store,
             committer=self._committer,
@@ -182,15 +184,16 @@ class Engine:
         if executor is not None:
             executor.draining = True
             with trio.move_on_after(_DRAIN):
-                while any(run.attempts or run.busy for run in executor.owned.values()):
-                    await trio.sleep(0.005)
+                await executor.quiet()
             executor.performer.close()
             executor.drop_all()
+        self._reader.close()
         await self._committer.run(self._store.close)
         await self._committer.close()
 
     def abandon(self) -> None:
         """Stop dead, as a killed process would: nothing is handed back."""
+        self._reader.close()
         self._committer.abandon()
         self._store.abandon()
 
@@ -441,7 +444,7 @@ class Engine:
         """
         if len(id) >= 20:
             return id
-        found = await self._ask(lambda: self._store.ids(id)) if id else []
+        found = await self._reader.ask(lambda: self._store.ids(id)) if id else []
         if len(found) == 1 or id in found:
             return id if id in found else found[0]
         raise UnknownInstance(id, tuple(found))
@@ -457,7 +460,7 @@ class Engine:
     async def log(self, id: str) -> list[Entry]:
         """The log of an instance's present generation."""
         record = await self._record(id)
-        rows = await self._ask(lambda: self._store.log(record.number, record.generation))
+        rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
         return [entry_of(row, self._code.codec) for row in rows]
 
     async def instances(
@@ -470,7 +473,7 @@ class Engine:
         """Iterate over instances, oldest first, a page at a time."""
         after = 0
         while True:
-            page = await self._ask(
+            page = await self._reader.ask(
                 lambda after=after: self._store.instances(  # type: ignore[misc]
                     status=status, flow=flow, key=key, after=after, limit=_PAGE
                 )
@@ -516,15 +519,11 @@ class Engine:
 
     async def _record(self, id: str) -> InstanceRecord:
         found = await self.resolve_id(id)
-        record = await self._ask(lambda: self._store.instance(found))
+        record = await self._reader.ask(lambda: self._store.instance(found))
         if record is None:
             raise UnknownInstance(id)
         return record
 
-    async def _ask(self, read: Callable[[], Any]) -> Any:
-        if self._settings.inline:
-            return read()
-        return await trio.to_thread.run_sync(read)
 
 
 @contextlib.asynccontextmanager

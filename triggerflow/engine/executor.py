@@ -87,6 +87,7 @@ class Executor:
         self._moved = moved
         self._fenced = fenced
         self._timer_set = timer_set
+        self._quieter = trio.Event()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
         self.performer = Performer(
@@ -152,6 +153,12 @@ class Executor:
         if self.owned.get(run.number) is run:
             del self.owned[run.number]
 
+    async def quiet(self) -> None:
+        """Return once no step runs and no turn is in flight."""
+        while any(run.attempts or run.busy for run in self.owned.values()):
+            self._quieter = trio.Event()
+            await self._quieter.wait()
+
     def drop_all(self) -> None:
         """The lease is lost: nothing here is ours any more."""
         for run in [*self.owned.values(), *self.warm.values()]:
@@ -202,6 +209,7 @@ class Executor:
     def _landed(
         self, run: Running, replay: Replay, taken: Taken, outcome: Outcome | Exception
     ) -> None:
+        self._quieter.set()
         if run.gone:
             return
         run.busy = False

@@ -55,71 +55,80 @@ def _write(
     db: sqlite3.Connection, worker: int, won: list[tuple[int, Turn]], outcomes: list[Any]
 ) -> None:
     woken = _unseen(db, [op for _, op in won if op.status == "waiting"])
-    entries: list[tuple[Any, ...]] = []
-    rows: list[tuple[Any, ...]] = []
-    consumed: list[tuple[int]] = []
-    ended: list[tuple[int]] = []
     for index, op in won:
-        position = op.log_length
-        for row in op.entries:
-            entries.append(
-                (
-                    op.number,
-                    op.generation,
-                    position,
-                    row.tag,
-                    row.value,
-                    row.failed,
-                    row.digest,
-                    row.at,
-                )
-            )
-            position += 1
-        status = op.status
-        owner: int | None = worker
-        over: float | None = None
-        if status == "waiting":
-            if op.number in woken:
-                status = "running"
-                outcomes[index] = _WOKEN
-            else:
-                owner = None
-        elif status in ENDED:
-            owner, over = None, op.at
-            ended.append((op.number,))
-        rows.append(
-            (
-                status,
-                owner,
-                position,
-                op.pending,
-                op.due,
-                op.value,
-                over,
-                not op.entries,
-                op.started,
-                op.number,
-            )
+        if op.number in woken:
+            outcomes[index] = _WOKEN
+    entries = [
+        (
+            op.number,
+            op.generation,
+            position,
+            row.tag,
+            row.value,
+            row.failed,
+            row.digest,
+            row.at,
         )
-        consumed.extend((each,) for each in op.consumed)
+        for _, op in won
+        for position, row in enumerate(op.entries, op.log_length)
+    ]
     if entries:
         db.executemany(
             "INSERT INTO log (instance, generation, position, tag, value, failed, digest, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             entries,
         )
-    db.executemany(
-        "UPDATE instance SET status = ?, owner = ?, log_length = ?, pending = ?, due = ?,"
-        " value = ?, ended = ?, crashes = crashes * ?, started = coalesce(started, ?)"
-        " WHERE id = ?",
-        rows,
-    )
+    # A turn that stays changes no indexed column, which makes it several times cheaper.
+    staying = [op for _, op in won if op.status == "running" or op.number in woken]
+    if staying:
+        db.executemany(
+            "UPDATE instance SET log_length = ?, pending = ?, crashes = crashes * ?,"
+            " started = coalesce(started, ?) WHERE id = ?",
+            [
+                (
+                    op.log_length + len(op.entries),
+                    op.pending,
+                    not op.entries,
+                    op.started,
+                    op.number,
+                )
+                for op in staying
+            ],
+        )
+    leaving = [op for _, op in won if op.status != "running" and op.number not in woken]
+    if leaving:
+        _leave(db, leaving)
+    consumed = [(each,) for _, op in won for each in op.consumed]
     if consumed:
         db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
         db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
+    ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:
         db.executemany("DELETE FROM inbox WHERE instance = ?", ended)
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
+
+
+def _leave(db: sqlite3.Connection, leaving: list[Turn]) -> None:
+    """Instances that park or end have no owner any more."""
+    db.executemany(
+        "UPDATE instance SET status = ?, owner = NULL, log_length = ?, pending = ?, due = ?,"
+        " value = ?, ended = ?, crashes = crashes * ?, started = coalesce(started, ?)"
+        " WHERE id = ?",
+        [
+            (
+                op.status,
+                op.log_length + len(op.entries),
+                op.pending,
+                op.due,
+                op.value,
+                op.at if op.status in ENDED else None,
+                not op.entries,
+                op.started,
+                op.number,
+            )
+            for op in leaving
+        ],
+    )
 
 
 def _unseen(db: sqlite3.Connection, parking: list[Turn]) -> set[int]:

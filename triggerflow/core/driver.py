@@ -34,6 +34,7 @@ from triggerflow.core.effects import (
     Patched,
     Race,
     Random,
+    SideEffect,
     Uuid4,
     WaitSignal,
     as_datetime,
@@ -91,6 +92,7 @@ class Replay:
         outcome: `Done` or `Failed` once the flow has ended, else None.
         recorded: entries that the drive itself added (`patched`); the turn takes them.
         armed: tags that were armed since the turn last emptied this list.
+        side_effects: those of them that the turn must settle before anything else.
     """
 
     __slots__ = (
@@ -113,6 +115,7 @@ class Replay:
         "pending",
         "position",
         "recorded",
+        "side_effects",
     )
 
     def __init__(
@@ -159,6 +162,7 @@ class Replay:
         self.outcome: Done | Failed | None = None
         self.recorded: list[Entry] = []
         self.armed: list[str] = []
+        self.side_effects: list[str] = []
         self._root = Branch(_begin(flow, input), at=0.0 if started is None else started)
         outer, DRIVING.token = DRIVING.token, self._token
         try:
@@ -406,6 +410,8 @@ class Replay:
                     continue
                 else:
                     waiting = Waiting(branch, effect, tag)
+                    if kind is SideEffect:
+                        self.side_effects.append(tag)
                 branch.waiting = waiting
                 self.pending[tag] = waiting
                 self.armed.append(tag)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
+import os
 import secrets
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -57,13 +61,22 @@ class LoopClock:
 
 def random_id() -> str:
     """A new public instance id: 20 lower-case letters and digits, 100 bits of chance."""
-    number = secrets.randbits(100)
-    return "".join(_DIGITS[(number >> shift) & 31] for shift in range(0, 100, 5))
+    return base64.b32encode(_chance()[:13]).decode().lower()[:20]
 
 
 def new_seed() -> bytes:
     """A new seed for `uuid4` and `random`."""
-    return secrets.token_bytes(16)
+    return _chance()[:16]
 
 
-_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
+def _chance() -> bytes:
+    # A hash over a secret of the process, its number and a counter: the kernel is asked
+    # once, not once an instance, and a forked child, which inherits the secret, can't
+    # repeat its parent.
+    return hashlib.blake2b(
+        b"%d %d" % (os.getpid(), next(_counter)), key=_SECRET, digest_size=32
+    ).digest()
+
+
+_SECRET: Final = secrets.token_bytes(32)
+_counter: Final = itertools.count()

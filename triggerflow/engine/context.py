@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from contextvars import ContextVar
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from triggerflow.errors import TriggerflowError
+
+if TYPE_CHECKING:
+    from triggerflow.engine.performer import Attempt
 
 
 @attrs.frozen
@@ -45,7 +48,8 @@ class NoStep(TriggerflowError):
         return "step_context() was called outside a step that an engine runs"
 
 
-CURRENT: Final[ContextVar[StepContext]] = ContextVar("triggerflow_step")
+# The attempt that runs here. A step that doesn't ask for its context doesn't pay for one.
+CURRENT: Final[ContextVar[Attempt]] = ContextVar("triggerflow_step")
 
 
 def step_context() -> StepContext:
@@ -55,9 +59,10 @@ def step_context() -> StepContext:
         NoStep: none does.
     """
     try:
-        return CURRENT.get()
+        attempt = CURRENT.get()
     except LookupError:
         raise NoStep from None
+    return StepContext(attempt.owner.id, attempt.owner.generation, attempt.tag, attempt.number)
 
 
 def idempotency_key(instance: str, generation: int, tag: str) -> str:

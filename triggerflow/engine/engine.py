@@ -103,6 +103,8 @@ class Engine:
         self._nursery = nursery
         self._clock = settings.clock
         self._waiters: dict[str, trio.Event] = {}
+        # Started here and not heard of since: they can't have ended.
+        self._alive: set[str] = set()
         self._idle = trio.Event()
         self._died: BaseException | None = None
         self._committer = Committer(
@@ -214,10 +216,12 @@ class Engine:
 
     def _others_wrote(self) -> None:
         self._tell(Keeper.others_wrote)
+        self._alive.clear()
         for event in list(self._waiters.values()):
             event.set()
 
     def _moved(self, instance: str, status: str, due: float | None) -> None:
+        self._alive.discard(instance)
         if status == "waiting" and self._keeper is not None:
             self._keeper.parked(due)
         event = self._waiters.get(instance)
@@ -331,6 +335,8 @@ class Engine:
         holder = outcome.instance or new.id
         if outcome.verdict is Verdict.CONFLICT:
             raise KeyTaken(name, key or "", holder)
+        if self._keeper is not None and outcome.verdict is Verdict.APPLIED:
+            self._alive.add(holder)
         self._tell(Keeper.work_came)
         return holder
 
@@ -498,6 +504,9 @@ class Engine:
                 event = self._waiters.get(found)
                 if event is None or event.is_set():
                     event = self._waiters[found] = trio.Event()
+                if found in self._alive:
+                    await event.wait()
+                    continue
                 record = await self._record(found)
                 if record.status in ENDED:
                     self._waiters.pop(found, None)
@@ -523,7 +532,6 @@ class Engine:
         if record is None:
             raise UnknownInstance(id)
         return record
-
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from triggerflow.core.effects import Call
-from triggerflow.engine.context import StepContext
 from triggerflow.engine.performer import Attempt, Performer, is_async
 from triggerflow.engine.running import Running
 from triggerflow.engine.turn import Taken, take
@@ -315,9 +314,7 @@ class Executor:
             effect.fn,
             args,
             kwargs,
-            StepContext(
-                run.id, run.generation, tag, run.pending[tag].attempts + 1 + run.crashes
-            ),
+            run.pending[tag].attempts + 1 + run.crashes,
             effect.options.timeout,
         )
         run.attempts[tag] = attempt
@@ -342,7 +339,7 @@ class Executor:
         # twice at once, so the call fails for good.
         attempt.over = True
         given_up = Attempt(
-            attempt.owner, attempt.tag, attempt.name, attempt.fn, (), {}, attempt.context
+            attempt.owner, attempt.tag, attempt.name, attempt.fn, (), {}, attempt.number
         )
         given_up.fail(TimedOut(attempt.tag, still_running=True))
         given_up.error = None

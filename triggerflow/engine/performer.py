@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from triggerflow.core.failure import Failure
-from triggerflow.engine.context import CURRENT, StepContext
+from triggerflow.engine.context import CURRENT
 from triggerflow.errors import DefinitionError, TimedOut, TriggerflowError
 
 if TYPE_CHECKING:
@@ -33,9 +33,13 @@ _IDLE: Final = 10.0
 class Attempt:
     """One run of a step.
 
+    It is what `step_context` reads while the step runs.
+
     Attributes:
-        owner: whatever the executor wants back with the result.
+        owner: the running instance; the executor wants it back with the result.
+        number: 1 for the first attempt.
         blob: the encoded result, once it is there.
+        value: the result after its round trip through the codec.
         failure: or how it failed.
         error: the exception itself, for the retry policy.
         over: the executor no longer wants its result.
@@ -48,9 +52,10 @@ class Attempt:
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    context: StepContext
+    number: int
     timeout: float | None = None
     blob: bytes | None = None
+    value: Any = None
     failure: Failure | None = None
     error: BaseException | None = None
     over: bool = False
@@ -60,7 +65,9 @@ class Attempt:
     def succeed(self, value: Any, codec: ValueCodec) -> None:
         """Keep the result in bytes; one that can't be kept is a failure by name."""
         try:
-            self.blob = codec.encode(value, f"{self.name} result")
+            self.blob = codec.encode(value, self.name)
+            # On the thread that ran the step: the loop has enough to do.
+            self.value = value if codec.is_plain(value) else codec.decode(self.blob)
         except TriggerflowError as refused:
             self.fail(refused)
 
@@ -100,7 +107,6 @@ class Performer:
         self._posted = False
         self._threads = 0
         self._free = 0
-        self._queued = 0
         self._closed = False
 
     def start(self, attempt: Attempt) -> None:
@@ -110,17 +116,17 @@ class Performer:
         elif self._inline:
             self._token.run_sync_soon(self._run_inline, attempt)
         else:
-            with self._guard:
-                self._queued += 1
-                grow = self._queued > self._free and self._threads < self._most
-                if grow:
-                    self._threads += 1
-                    self._free += 1
+            if self._threads < self._most:
+                self._grow()
             self._queue.put(attempt)
-            if grow:
-                threading.Thread(
-                    target=self._work, name="triggerflow-step", daemon=True
-                ).start()
+
+    def _grow(self) -> None:
+        with self._guard:
+            if self._queue.qsize() < self._free:
+                return
+            self._threads += 1
+            self._free += 1
+        threading.Thread(target=self._work, name="triggerflow-step", daemon=True).start()
 
     def replace_thread(self) -> None:
         """A thread is lost to a step that overran its timeout: it no longer counts."""
@@ -141,7 +147,7 @@ class Performer:
             self._queue.put(None)
 
     async def _run_async(self, attempt: Attempt) -> None:
-        CURRENT.set(attempt.context)
+        CURRENT.set(attempt)
         limit = float("inf") if attempt.timeout is None else attempt.timeout
         with trio.CancelScope() as scope:
             attempt.scope = scope
@@ -173,7 +179,7 @@ class Performer:
     def _run_plain(self, attempt: Attempt) -> None:
         if attempt.over:
             return
-        CURRENT.set(attempt.context)
+        CURRENT.set(attempt)
         try:
             value = attempt.fn(*attempt.args, **attempt.kwargs)
             if inspect.iscoroutine(value):
@@ -194,7 +200,7 @@ class Performer:
                 attempt = self._queue.get(timeout=_IDLE)
             except queue.Empty:
                 with self._guard:
-                    if self._queued:
+                    if self._queue.qsize():
                         continue
                     self._free -= 1
                     self._threads -= 1
@@ -202,7 +208,6 @@ class Performer:
             if attempt is None:
                 return
             with self._guard:
-                self._queued -= 1
                 self._free -= 1
             self._run_plain(attempt)
             with self._guard:

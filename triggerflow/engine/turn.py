@@ -9,11 +9,11 @@ logged: messages stay in the inbox, a result whose tag is gone goes with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from triggerflow.core.driver import Done, Failed, Replay
+from triggerflow.core.driver import Done, Replay
 from triggerflow.core.effects import Call, SideEffect, Sleep, SleepUntil, WaitSignal
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, encode_pending
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from triggerflow.engine.performer import Attempt
     from triggerflow.engine.running import Running
     from triggerflow.store.records import InboxRow
+
+
+# None, encoded: the value of entries that carry none.
+_NONE: Final = b"\xf6"
 
 
 @attrs.define(slots=True)
@@ -48,61 +52,58 @@ class Taken:
 class _Drive:
     """One turn in the making."""
 
+    __slots__ = ("codec", "consumed", "now", "perform", "replay", "rows", "run")
+
     def __init__(self, run: Running, replay: Replay, codec: ValueCodec, now: float) -> None:
         self.run = run
         self.replay = replay
         self.codec = codec
         self.now = now
-        self.none = codec.encode(None)
         self.rows: list[LogRow] = []
         self.consumed: list[InboxRow] = []
         self.perform: list[str] = []
-        self._settled = 0
 
     def begin(self) -> None:
         """What the drive itself recorded, before anything is fed."""
         for row in self.run.retried:
-            self.rows.append(LogRow(RETRIED, self.none, False, None, self.run.tick(self.now)))
+            self.rows.append(LogRow(RETRIED, _NONE, False, None, self.now))
             self.consumed.append(row)
+        self.run.retried = []
         self._settle()
 
     def feed(
         self, tag: str, blob: bytes, value: Any = None, failure: Failure | None = None
     ) -> None:
         """Resolve one effect."""
-        replay = self.replay
-        waiting = replay.pending.get(tag)
-        digest = None if waiting is None else replay.digest_of(waiting)
-        at = self.run.tick(self.now)
-        replay.resolve(Entry(tag, value, failure, None, at))
-        self.rows.append(LogRow(tag, blob, failure is not None, digest, at))
-        self._settle()
+        kept = self.run.pending.pop(tag, None)
+        if kept is not None:
+            digest = kept.digest
+        else:
+            # Armed in this very turn, or no effect at all, such as a cancel.
+            waiting = self.replay.pending.get(tag)
+            digest = None if waiting is None else self.replay.digest_of(waiting)
+        self.replay.resolve(Entry(tag, value, failure, None, self.now))
+        self.rows.append(LogRow(tag, blob, failure is not None, digest, self.now))
+        if self.replay.recorded or self.replay.side_effects:
+            self._settle()
 
     def fail(self, tag: str, failure: Failure) -> None:
         """Resolve one effect with a failure."""
         self.feed(tag, self.codec.encode(failure.to_record()), None, failure)
 
     def _settle(self) -> None:
-        """Side effects and patch marks come before the next resolution."""
+        """Patch marks and side effects come before the next resolution."""
         replay = self.replay
-        if replay.recorded:
+        while replay.recorded or replay.side_effects:
             recorded, replay.recorded = replay.recorded, []
             for entry in recorded:
-                self.rows.append(
-                    LogRow(
-                        entry.tag,
-                        self.codec.encode(entry.value),
-                        False,
-                        None,
-                        self.run.tick(entry.at or self.now),
-                    )
-                )
-        while self._settled < len(replay.armed):
-            tag = replay.armed[self._settled]
-            self._settled += 1
-            waiting = replay.pending.get(tag)
-            if waiting is not None and type(waiting.effect) is SideEffect:
-                self._side_effect(tag, waiting.effect)
+                blob = self.codec.encode(entry.value)
+                self.rows.append(LogRow(entry.tag, blob, False, None, self.now))
+            if replay.side_effects:
+                tag = replay.side_effects.pop(0)
+                waiting = replay.pending.get(tag)
+                if waiting is not None and isinstance(waiting.effect, SideEffect):
+                    self._side_effect(tag, waiting.effect)
 
     def _side_effect(self, tag: str, effect: SideEffect[Any]) -> None:
         try:
@@ -122,7 +123,7 @@ class _Drive:
             return
         del self.run.attempts[tag]
         if attempt.failure is None and attempt.blob is not None:
-            self.feed(tag, attempt.blob, self.codec.decode(attempt.blob))
+            self.feed(tag, attempt.blob, attempt.value)
             return
         failure = attempt.failure or Failure("InternalError", "an attempt ended with nothing")
         effect = waiting.effect
@@ -155,7 +156,7 @@ class _Drive:
         if row.kind == "cancel":
             if not self.run.cancelled:
                 self.run.cancelled = True
-                self.feed(CANCEL, self.none)
+                self.feed(CANCEL, _NONE)
         elif row.kind == "complete":
             waiting = self.replay.pending.get(row.name)
             if waiting is not None:
@@ -185,7 +186,7 @@ class _Drive:
         if kept is None or waiting is None or kept.due is None or kept.due > self.now:
             return
         if isinstance(waiting.effect, Sleep | SleepUntil):
-            self.feed(tag, self.none)
+            self.feed(tag, _NONE)
         elif isinstance(waiting.effect, WaitSignal):
             self.fail(tag, Failure.of(TimedOut(tag)))
         elif tag not in self.run.attempts:
@@ -196,60 +197,67 @@ class _Drive:
 
     def finish(self, results: list[Attempt]) -> Taken:
         """The operation to commit and what to perform after it."""
-        run, replay = self.run, self.replay
+        run = self.run
         self._update_pending()
+        due = None
+        for kept in run.pending.values():
+            if kept.due is not None and (due is None or kept.due < due):
+                due = kept.due
+        outcome = self.replay.outcome
         value = None
-        if isinstance(replay.outcome, Done):
-            status = "done"
-            value = self.codec.encode(replay.outcome.result)
-        elif isinstance(replay.outcome, Failed):
-            failure = replay.outcome.failure
-            status = "cancelled" if failure.kind == "cancelled" else "failed"
-            value = self.codec.encode(failure.to_record())
-        else:
+        if outcome is None:
             status = "running" if run.attempts or self.perform else "waiting"
-        dues = [kept.due for kept in run.pending.values() if kept.due is not None]
+        elif isinstance(outcome, Done):
+            status = "done"
+            value = self.codec.encode(outcome.result)
+        else:
+            status = "cancelled" if outcome.failure.kind == "cancelled" else "failed"
+            value = self.codec.encode(outcome.failure.to_record())
         operation = Turn(
-            number=run.number,
-            generation=run.generation,
-            log_length=run.log_length,
-            entries=tuple(self.rows),
-            pending=self.codec.encode(encode_pending(run.pending)),
-            status=status,
-            at=run.tick(self.now),
-            started=run.started,
-            due=min(dues) if dues else None,
-            consumed=tuple(row.id for row in self.consumed),
-            inbox_seen=run.inbox_seen,
-            value=value,
+            run.number,
+            run.generation,
+            run.log_length,
+            tuple(self.rows),
+            self.codec.pack(encode_pending(run.pending)),
+            status,
+            self.now,
+            run.started,
+            due,
+            tuple([row.id for row in self.consumed]),
+            run.inbox_seen,
+            value,
         )
         return Taken(operation, self.perform, results, self.consumed)
 
     def _update_pending(self) -> None:
+        """Make the pending set equal to what the drive waits for."""
         run, live = self.run, self.replay.pending
-        if len(run.pending) != len(live) or self.replay.armed or self.rows:
-            for tag in [tag for tag in run.pending if tag not in live]:
-                del run.pending[tag]
-                attempt = run.attempts.pop(tag, None)
-                if attempt is not None:
-                    attempt.cancel()
+        pending, attempts = run.pending, run.attempts
         for tag in self.replay.armed:
             waiting = live.get(tag)
             if waiting is None:
                 continue
-            if tag not in run.pending:
-                run.pending[tag] = Pending(
-                    self.replay.digest_of(waiting), _due(waiting, run.last_at)
-                )
-            kept = run.pending[tag]
+            kept = pending.get(tag)
+            is_call = type(waiting.effect) is Call
+            if kept is None:
+                due = None if is_call else _due(waiting, self.now)
+                kept = pending[tag] = Pending(self.replay.digest_of(waiting), due)
             if (
-                type(waiting.effect) is Call
+                is_call
                 and kept.due is None
-                and tag not in run.attempts
+                and tag not in attempts
                 and tag not in self.perform
             ):
                 self.perform.append(tag)
         self.replay.armed.clear()
+        if len(pending) == len(live):
+            return
+        # Losers, and what a changed flow no longer waits for.
+        for tag in [tag for tag in pending if tag not in live]:
+            del pending[tag]
+            attempt = attempts.pop(tag, None)
+            if attempt is not None:
+                attempt.cancel()
 
 
 def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Taken:
@@ -263,16 +271,17 @@ def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Take
     run.fresh = False
     due, run.due = run.due, []
     drive.begin()
-    run.retried = []
     for attempt in results:
         if replay.outcome is None:
             drive.result(attempt)
-    drive.messages()
+    if run.inbox:
+        drive.messages()
     for tag in due:
         if replay.outcome is None:
             drive.timer(tag)
-    # A timer may have moved the flow to a wait for a message that is there already.
-    drive.messages()
+    if due and run.inbox:
+        # A timer may have moved the flow to a wait for a message that is there already.
+        drive.messages()
     return drive.finish(results)
 
 

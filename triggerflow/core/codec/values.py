@@ -180,6 +180,10 @@ class ValueCodec:
             return self._encode_lowered(value, what)
         return self._sized(data, what)
 
+    def pack(self, value: object) -> bytes:
+        """Encode what the library itself put together: nothing is checked."""
+        return cbor2.dumps(value)
+
     def decode(self, data: bytes) -> Any:
         """
         Decode what `encode` made, here or elsewhere: nothing else is let in.

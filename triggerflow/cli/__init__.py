@@ -1,0 +1,1 @@
+"""The command line: ``triggerflow``. Everything heavy loads inside the commands."""

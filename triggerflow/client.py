@@ -15,6 +15,7 @@ from triggerflow.errors import EngineClosed
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from triggerflow.core.driver import Done, Failed, Suspended
     from triggerflow.core.log import Entry
     from triggerflow.engine.engine import Engine
     from triggerflow.engine.views import Appended, Instance, Rejected
@@ -114,6 +115,10 @@ class Client:
     def log(self, id: str) -> list[Entry]:
         """See `Engine.log`."""
         return self._call("log", lambda engine: engine.log(id))
+
+    def replay(self, id: str) -> Done | Failed | Suspended:
+        """See `Engine.replay`."""
+        return self._call("replay", lambda engine: engine.replay(id))
 
     def instances(self, **where: Any) -> Iterator[Instance]:
         """See `Engine.instances`."""

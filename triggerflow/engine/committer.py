@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -210,17 +211,23 @@ class Committer:
     # --- the thread's side
 
     def _run(self) -> None:
+        polled = time.monotonic()
         while True:
             try:
                 if not self._kicks.get(timeout=_POLL):
                     return
             except queue.Empty:
                 self._poll()
+                polled = time.monotonic()
                 continue
             while True:
                 while self._waiting and not self._closed:
                     results, died = self._take()
                     self._post(self._land, results, died)
+                    # However busy we are, others may have written to what we own.
+                    if time.monotonic() - polled > _POLL:
+                        self._poll()
+                        polled = time.monotonic()
                 self._awake = False
                 # An operation that came between the two lines above kicked nobody.
                 if not self._waiting or self._closed:

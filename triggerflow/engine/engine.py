@@ -12,7 +12,9 @@ import attrs
 import trio
 
 from triggerflow.core.codec import Limits, ValueCodec, encode_document
+from triggerflow.core.driver import drive
 from triggerflow.core.durations import seconds
+from triggerflow.core.log import decode_pending
 from triggerflow.engine.arrivals import Arrivals
 from triggerflow.engine.clock import Clock, SystemClock, new_seed, random_id
 from triggerflow.engine.committer import Committer
@@ -35,6 +37,7 @@ from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
+    from triggerflow.core.driver import Done, Failed, Suspended
     from triggerflow.core.log import Entry
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.store.protocol import Store
@@ -130,6 +133,8 @@ class Engine:
         )
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
+        self._keeping = trio.CancelScope()
+        self._kept = trio.Event()
 
     # --- opening and closing
 
@@ -178,7 +183,14 @@ class Engine:
             settled=self._settled,
         )
         await self._keeper.register()
-        self._nursery.start_soon(self._keeper.run)
+        self._nursery.start_soon(self._keep, self._keeper)
+
+    async def _keep(self, keeper: Keeper) -> None:
+        try:
+            with self._keeping:
+                await keeper.run()
+        finally:
+            self._kept.set()
 
     async def end(self) -> None:
         """Let running steps finish for a moment, hand instances back, close the store."""
@@ -189,6 +201,9 @@ class Engine:
                 await executor.quiet()
             executor.performer.close()
             executor.drop_all()
+            # Before the store closes: the keeper would ask a closed one.
+            self._keeping.cancel()
+            await self._kept.wait()
         self._reader.close()
         await self._committer.run(self._store.close)
         await self._committer.close()
@@ -468,6 +483,33 @@ class Engine:
         record = await self._record(id)
         rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
         return [entry_of(row, self._code.codec) for row in rows]
+
+    async def replay(self, id: str) -> Done | Failed | Suspended:
+        """Re-drive an instance from its stored log; nothing is written or performed.
+
+        Returns:
+            What the code that runs here makes of the record.
+
+        Raises:
+            Diverged: it would not have made this record.
+            UnknownFlow: the flow, or its version, isn't registered here.
+        """
+        record = await self._record(id)
+        rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
+        codec = self._code.codec
+        pending = None
+        if record.pending is not None and record.status not in ENDED:
+            pending = decode_pending(codec.decode(record.pending))
+        return drive(
+            self._code.flows.get(record.flow, record.version),
+            codec.decode(record.input),
+            [entry_of(row, codec) for row in rows],
+            seed=record.seed,
+            generation=record.generation,
+            started=record.started,
+            pending=pending,
+            codec=codec,
+        )
 
     async def instances(
         self,

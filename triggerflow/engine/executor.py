@@ -350,10 +350,13 @@ class Executor:
 
     def _watch(self, run: Running) -> None:
         """Set the timers of an instance that stays owned."""
+        known = run.watched
+        run.watched = {}
         for tag, kept in run.pending.items():
-            if kept.due is not None and run.watched.get(tag) != kept.due:
+            if kept.due is not None:
                 run.watched[tag] = kept.due
-                self._at(kept.due, partial(self._timer_fired, run, tag))
+                if known.get(tag) != kept.due:
+                    self._at(kept.due, partial(self._timer_fired, run, tag))
 
     def _timer_fired(self, run: Running, tag: str) -> None:
         kept = run.pending.get(tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from triggerflow.engine.executor import Executor
     from triggerflow.store.protocol import Store
 
+log: Final = logging.getLogger("triggerflow")
+
 _LARGEST_CLAIM: Final = 256
+# How long to wait before a store that failed is tried again.
+_TROUBLE: Final = 0.5
 _OUTBOX_PAGE: Final = 100
 
 
@@ -63,6 +68,7 @@ class Keeper:
         self._work = True
         self._look_around = True
         self._fenced = False
+        self._emptying = False
         self._due: float | None = None
         self._outbox_after = 0
         self._dispatching = True
@@ -127,21 +133,35 @@ class Keeper:
         beat = self._lease / 3
         next_beat = trio.current_time()
         while True:
-            if trio.current_time() >= next_beat:
-                next_beat = trio.current_time() + min(beat, 1.0)
-                await self._keep_lease()
-            self._executor.fire_timers()
-            if self._fenced:
-                await self._begin_again()
-            if self._look_around:
-                await self._fetch_messages()
-            if self._dispatching:
-                await self._dispatch()
-            if self._work or self._is_due():
-                await self._claim()
-            if self.idle:
-                self._settled()
+            try:
+                now = trio.current_time()
+                if now >= next_beat:
+                    # Without a lease there is nothing to keep: dead processes that left
+                    # work behind are looked for once.
+                    next_beat = math.inf if math.isinf(beat) else now + min(beat, 1.0)
+                    await self._keep_lease()
+                await self._round()
+            except Exception:
+                # A full disk, a lost connection: the store may come back, and what is
+                # owned must not be dropped for it.
+                log.exception("the store could not be used; trying again")
+                self._work = True
+                await trio.sleep(_TROUBLE)
+                continue
             await self._rest(next_beat)
+
+    async def _round(self) -> None:
+        self._executor.fire_timers()
+        if self._fenced:
+            await self._begin_again()
+        if self._look_around:
+            await self._fetch_messages()
+        if self._dispatching:
+            await self._dispatch()
+        if self._work or self._is_due():
+            await self._claim()
+        if self.idle:
+            self._settled()
 
     async def _rest(self, next_beat: float) -> None:
         now = self._clock.now()
@@ -162,13 +182,15 @@ class Keeper:
         executor = self._executor
         if executor.draining or len(executor.owned) >= self._capacity:
             return False
+        if self._emptying and executor.owned:
+            return False
         # Someone whose owners died twice runs with nothing else in this process.
         return not any(run.crashes >= SUSPECT for run in executor.owned.values())
 
     async def _claim(self) -> None:
         if not self._can_claim():
             return
-        self._work = False
+        self._work = self._emptying = False
         executor = self._executor
         limit = min(_LARGEST_CLAIM, self._capacity - len(executor.owned))
         found = await self._committer.ask(
@@ -182,21 +204,21 @@ class Keeper:
                 warm=executor.warm_lengths,
             )
         )
-        self._take_over(found, limit)
+        self._take_over(found)
 
-    def _take_over(self, found: Outcome, limit: int) -> None:
+    def _take_over(self, found: Outcome) -> None:
         if found.detail == "worker":
             self._fenced = True
             return
         self._due = found.next_due
         self._executor.load(found.claimed)
-        if len(found.claimed) >= limit:
-            self._work = True
+        self._work = self._work or found.more
+        if found.suspects and self._executor.owned:
+            # They run alone, so nothing new is taken until this worker is empty.
+            self._emptying = self._work = True
 
     async def _keep_lease(self) -> None:
         """Show that we live, and free what the dead owned."""
-        if math.isinf(self._lease):
-            return
         if self._executor.owned:
             found = await self._committer.ask(Release(()))
             if found.detail == "worker":

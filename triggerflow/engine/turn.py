@@ -242,12 +242,7 @@ class _Drive:
             if kept is None:
                 due = None if is_call else _due(waiting, self.now)
                 kept = pending[tag] = Pending(self.replay.digest_of(waiting), due)
-            if (
-                is_call
-                and kept.due is None
-                and tag not in attempts
-                and tag not in self.perform
-            ):
+            if is_call and kept.due is None and tag not in attempts and tag not in self.perform:
                 self.perform.append(tag)
         self.replay.armed.clear()
         if len(pending) == len(live):

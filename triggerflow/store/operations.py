@@ -46,6 +46,8 @@ class Outcome:
         inbox: number of the inbox row (messages).
         woken: the instance has messages that this turn had not seen (turns).
         claimed: what was claimed (claims).
+        more: there may be more to claim (claims).
+        suspects: instances wait that must run alone (claims).
         next_due: when the next parked instance is due, or None (claims).
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
@@ -60,6 +62,8 @@ class Outcome:
     inbox: int | None = None
     woken: bool = False
     claimed: tuple[Claimed, ...] = ()
+    more: bool = False
+    suspects: bool = False
     next_due: float | None = None
     detail: str = ""
 

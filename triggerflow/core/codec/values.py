@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
+import libipld
 
 from triggerflow.core.codec.classes import ClassTable
 from triggerflow.core.codec.forms import (
@@ -59,6 +60,8 @@ _SCALARS: Final = frozenset([type(None), bool, int, float, str, bytes])
 # Floats have a shorter form in canonical CBOR, so they take the long way to a digest.
 _ONE_FORM: Final = _SCALARS - {float}
 _LEAVES: Final = frozenset([type(None), bool, bytes])
+_MODEL_LEAVES: Final = frozenset([type(None), bool])
+_MODEL_CONTAINERS: Final = frozenset([dict, list])
 _FIXED: Final = OWN - {datetime}
 # An integer that is too wide takes more than this, so short ones need no check.
 _SHORT: Final = 256
@@ -220,10 +223,11 @@ class ValueCodec:
         """
         Return 16 bytes that stand for these arguments, the same in every process and release.
 
-        They are SHA-256 over the canonical CBOR (RFC 7049 section 3.9) of the positional
-        arguments, followed by that of the keyword arguments if there are any. The order of
-        dict keys and keyword arguments doesn't count; 1, 1.0, True and "1" differ, a tuple
-        and a list of the same items don't.
+        They are SHA-256 over the canonical form of the positional arguments, followed by
+        that of the keyword arguments if there are any: DAG-CBOR where it can carry them,
+        else canonical CBOR (RFC 7049 section 3.9). The order of dict keys and keyword
+        arguments doesn't count; 1, 1.0, True and "1" differ, a tuple and a list of the
+        same items don't.
 
         Args:
             args: log values.
@@ -244,10 +248,27 @@ class ValueCodec:
                         return hashlib.sha256(data).digest()[:16]
                 except UnicodeEncodeError:
                     pass  # the long way words it
-        data = self._canonical(args, what)
+        data = self._canonical(list(args), what)
         if kwargs:
             data += self._canonical(kwargs, what)
         return hashlib.sha256(data).digest()[:16]
+
+    def request(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "arguments"
+    ) -> tuple[bytes, bytes]:
+        """
+        Return the arguments as bytes, and their `digest`, in one walk.
+
+        The bytes decode to ``[args, kwargs]``: a copy that shares nothing with the original,
+        with dict keys in canonical order.
+
+        Raises:
+            EncodingRefused: as `encode` does.
+        """
+        data = self._canonical(list(args), what)
+        rest = self._canonical(kwargs, what)
+        whole = data + rest if kwargs else data
+        return b"\x82" + data + rest, hashlib.sha256(whole).digest()[:16]
 
     def _sized(self, data: bytes, what: str) -> bytes:
         if len(data) > self.limits.size:
@@ -255,6 +276,14 @@ class ValueCodec:
         return data
 
     def _canonical(self, value: object, what: str) -> bytes:
+        # Several times faster, for what it can carry: it knows no tuples, mistakes some
+        # bytes for links, and has one zero.
+        floats = survey(value, _MODEL_LEAVES, _MODEL_CONTAINERS, self.limits, 64)
+        if floats is not None and all(floats):
+            try:
+                return self._sized(libipld.encode_dag_cbor(value), what)
+            except (ValueError, OverflowError, RecursionError):
+                pass  # the long way accepts it, or words it
         if survey(value, _LEAVES, CONTAINERS, self.limits, INT_BITS) is None:
             value = self._lowered(value, what)[0]
         try:

@@ -29,7 +29,7 @@ def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
         " WHERE status = 'waiting' AND due IS NOT NULL AND due <= ? ORDER BY due LIMIT ?)",
         (op.now, op.limit),
     )
-    numbers, suspects = _runnable(db, op)
+    numbers, suspects, more = _runnable(db, op)
     claimed: tuple[Claimed, ...] = ()
     if numbers:
         chosen = json.dumps(numbers)
@@ -50,7 +50,8 @@ def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
         Verdict.APPLIED,
         claimed=claimed,
         next_due=due,
-        detail="suspects" if suspects else "",
+        more=more,
+        suspects=suspects,
     )
 
 
@@ -76,22 +77,24 @@ _FREE = (
 )
 
 
-def _runnable(db: sqlite3.Connection, op: Claim) -> tuple[list[int], bool]:
-    """What to claim, and whether suspects wait for a worker that has nothing else."""
+def _runnable(db: sqlite3.Connection, op: Claim) -> tuple[list[int], bool, bool]:
+    """What to claim, whether suspects wait for an empty worker, and whether more is there."""
     suspect = db.execute(_FREE.format(">="), (op.build, SUSPECT, 1)).fetchone()
     if suspect is not None and op.alone:
-        return [suspect[0]], False
-    numbers = [n for (n,) in db.execute(_FREE.format("<"), (op.build, SUSPECT, op.limit))]
-    if op.blocked:
-        numbers += [
-            n
-            for (n,) in db.execute(
-                "SELECT id FROM instance WHERE status = 'blocked' AND cause <> 'crash_limit'"
-                f" AND {_KNOWN} AND {_UNTRIED} ORDER BY id LIMIT ?",
-                (op.build, op.blocked),
-            )
-        ]
-    return numbers, suspect is not None
+        return [suspect[0]], False, True
+    share = min(op.blocked, op.limit)
+    blocked = [
+        n
+        for (n,) in db.execute(
+            "SELECT id FROM instance WHERE status = 'blocked' AND cause <> 'crash_limit'"
+            f" AND {_KNOWN} AND {_UNTRIED} ORDER BY id LIMIT ?",
+            (op.build, share),
+        )
+    ]
+    left = op.limit - len(blocked)
+    free = [n for (n,) in db.execute(_FREE.format("<"), (op.build, SUSPECT, left))]
+    more = len(free) == left or len(blocked) == share > 0
+    return free + blocked, suspect is not None, more
 
 
 def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]:

@@ -39,29 +39,25 @@ class LockFile:
         self.pid = os.getpid()
         self.users = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._next = threading.Lock()
-        self._write = threading.Lock()
+        self._thread = threading.Lock()
         self._held: set[int] = set()
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the right to write; waits for its turn, first come first served."""
-        with self._next:
+        # One thread of a process at a time, from the first lock to the last: the kernel
+        # takes a process that holds one of the two and waits for the other in another
+        # thread for a deadlock, and refuses.
+        with self._thread:
             fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _NEXT)
             try:
-                self._write.acquire()
-                try:
-                    fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _WRITE)
-                except BaseException:
-                    self._write.release()
-                    raise
+                fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _WRITE)
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _NEXT)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _WRITE)
-            self._write.release()
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _WRITE)
 
     def hold(self, worker: int) -> None:
         """Mark a worker of this process as alive."""

@@ -71,7 +71,7 @@ class App:
     def flow(
         self, *, name: str | None = None, version: int = 1
     ) -> Callable[[Callable[..., Any]], Flow]: ...
-    def flow(
+    def flow(  # type: ignore[misc]
         self,
         fn: Callable[..., Any] | None = None,
         /,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from triggerflow.engine.committer import Committer
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import OutboxRow, TriggerRecord
+    from triggerflow.store.records import Claimed, OutboxRow, TriggerRecord
 
 # A registry that changes faster than an append can be planned is somebody's mistake.
 _MOST_PLANS: Final = 20
@@ -62,6 +62,8 @@ class Arrivals:
         inline: bool,
         validate: Callable[[Activity], None],
         announced: Callable[[Activity, Any], None] | None,
+        can_own: Callable[[], bool],
+        begun: Callable[[tuple[Claimed, ...]], None],
     ) -> None:
         """
         Args:
@@ -69,6 +71,8 @@ class Arrivals:
             validate: raises for activities that a plugin vetoes.
             announced: called with (activity, firings) after the commit; None when no
                 plugin listens.
+            can_own: whether this worker may own what an append starts.
+            begun: called with the instances that it owns since an append's commit.
         """
         self._store = store
         self._committer = committer
@@ -81,6 +85,8 @@ class Arrivals:
         self._inline = inline
         self._validate = validate
         self._announced = announced
+        self._can_own = can_own
+        self._begun = begun
         self._registry = -1
         self._index = TriggerIndex()
 
@@ -178,6 +184,7 @@ class Arrivals:
             received=now,
             registry=self._registry,
             firings=None if self._deferred else self._plan(arrival, now),
+            own=self._can_own(),
         )
 
     def _plan(self, arrival: _Arrival, now: float) -> Any:
@@ -198,6 +205,7 @@ class Arrivals:
 
     def _appended(self, arrival: _Arrival, outcome: Outcome) -> Appended:
         duplicate = outcome.verdict is Verdict.DUPLICATE
+        self._begun(outcome.claimed)
         found = appended(
             arrival.activity.cid,
             outcome.seq or 0,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from triggerflow.core.log import Entry
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import InstanceRecord
+    from triggerflow.store.records import Claimed, InstanceRecord
     from triggerflow.triggers import Guard, Trigger
 
 _PAGE: Final = 100
@@ -130,6 +130,8 @@ class Engine:
             inline=settings.inline,
             validate=code.validate,
             announced=code.announced,
+            can_own=lambda: self._keeper is not None and self._keeper.can_take(),
+            begun=self._begun,
         )
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
@@ -292,8 +294,7 @@ class Engine:
         ]
 
     def _arrived(self, found: Iterable[Appended]) -> None:
-        fresh = [each for each in found if not each.duplicate]
-        if fresh:
+        if any(not each.duplicate for each in found):
             self._tell(Keeper.dispatch_came if self._settings.deferred else Keeper.work_came)
 
     # --- verbs: instances
@@ -346,14 +347,22 @@ class Engine:
         if known is None:
             new.status, new.cause = "blocked", "unknown_flow"
             new.reason = str(UnknownFlow(name, version)) + "; a worker that knows it starts it"
-        outcome = await self._committer.ask(Start(new))
+        own = self._keeper is not None and known is not None and self._keeper.can_take()
+        outcome = await self._committer.ask(Start(new, own))
         holder = outcome.instance or new.id
         if outcome.verdict is Verdict.CONFLICT:
             raise KeyTaken(name, key or "", holder)
         if self._keeper is not None and outcome.verdict is Verdict.APPLIED:
             self._alive.add(holder)
-        self._tell(Keeper.work_came)
+        self._begun(outcome.claimed)
+        if not outcome.claimed:
+            self._tell(Keeper.work_came)
         return holder
+
+    def _begun(self, claimed: tuple[Claimed, ...]) -> None:
+        """Drive what this worker owns since the commit that made it."""
+        if claimed and self._executor is not None:
+            self._executor.load(claimed)
 
     async def signal(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from triggerflow.errors import EngineClosed
 from triggerflow.store.operations import Claim, Outcome, Release
 from triggerflow.store.records import SUSPECT
 
@@ -141,6 +142,8 @@ class Keeper:
                     next_beat = math.inf if math.isinf(beat) else now + min(beat, 1.0)
                     await self._keep_lease()
                 await self._round()
+            except EngineClosed:
+                return
             except Exception:
                 # A full disk, a lost connection: the store may come back, and what is
                 # owned must not be dropped for it.
@@ -169,7 +172,7 @@ class Keeper:
         pause = min((due - now for due in timers if due is not None), default=math.inf)
         # A wall clock can be set while we sleep, hence the recheck.
         pause = min(pause, self._clock.recheck, next_beat - trio.current_time())
-        if self._can_claim() and (self._work or self._fenced or self._look_around):
+        if self.can_take() and (self._work or self._fenced or self._look_around):
             pause = 0
         with trio.move_on_after(max(0.0, pause)):
             await self._woken.wait()
@@ -178,7 +181,8 @@ class Keeper:
     def _is_due(self) -> bool:
         return self._due is not None and self._due <= self._clock.now()
 
-    def _can_claim(self) -> bool:
+    def can_take(self) -> bool:
+        """Whether this worker may own more instances now."""
         executor = self._executor
         if executor.draining or len(executor.owned) >= self._capacity:
             return False
@@ -188,7 +192,7 @@ class Keeper:
         return not any(run.crashes >= SUSPECT for run in executor.owned.values())
 
     async def _claim(self) -> None:
-        if not self._can_claim():
+        if not self.can_take():
             return
         self._work = self._emptying = False
         executor = self._executor

@@ -45,7 +45,7 @@ class Outcome:
         owner: worker that owns it, or None.
         inbox: number of the inbox row (messages).
         woken: the instance has messages that this turn had not seen (turns).
-        claimed: what was claimed (claims).
+        claimed: what the worker owns from now on (claims, appends, starts).
         more: there may be more to claim (claims).
         suspects: instances wait that must run alone (claims).
         next_due: when the next parked instance is due, or None (claims).
@@ -118,6 +118,9 @@ class Append:
     Precondition: the store's registry generation is `registry` (else `STALE`), and no
     activity has this CID (else `DUPLICATE`, with the first firings). `firings` None
     defers the dispatch: an outbox row is written instead.
+
+    With `own`, the batch's worker owns the runnable instances from the start, and the
+    outcome's `claimed` has them; if the worker was fenced they land without an owner.
     """
 
     cid: str
@@ -127,6 +130,7 @@ class Append:
     received: float
     registry: int
     firings: tuple[PlannedFiring, ...] | None
+    own: bool = False
 
 
 @attrs.define(slots=True)
@@ -149,10 +153,11 @@ class Start:
     """Start an instance by hand.
 
     With a business key: `DUPLICATE` if a live instance of the flow holds it with the same
-    input, `CONFLICT` if with another.
+    input, `CONFLICT` if with another. `own` as for `Append`.
     """
 
     instance: NewInstance
+    own: bool = False
 
 
 @attrs.define(slots=True)

@@ -16,7 +16,7 @@ from triggerflow.store.operations import (
     Start,
     Verdict,
 )
-from triggerflow.store.records import FiringRecord
+from triggerflow.store.records import Claimed, FiringRecord
 from triggerflow.store.sqlite.reads import firings_of
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def next_number(db: sqlite3.Connection, table: str) -> int:
 class _Arrivals:
     """Rows gathered for one transaction and then written together."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, worker: int | None = None) -> None:
         self.db = db
+        self.worker = worker
         self.activities: list[tuple[Any, ...]] = []
         self.firings: list[tuple[Any, ...]] = []
         self.outbox: list[tuple[Any, ...]] = []
@@ -60,11 +61,18 @@ class _Arrivals:
             raise InternalError(f"a firing was planned for the unknown trigger {cid}")
         return found
 
-    def instance(self, new: NewInstance, activity: int | None, trigger: int | None) -> int:
+    def instance(
+        self,
+        new: NewInstance,
+        activity: int | None,
+        trigger: int | None,
+        owned: list[Claimed] | None = None,
+    ) -> int:
         if not self._number:
             self._number = next_number(self.db, "instance")
         number = self._number
         self._number += 1
+        mine = owned is not None and self.worker is not None and new.status == "running"
         self.instances.append(
             (
                 number,
@@ -73,6 +81,7 @@ class _Arrivals:
                 new.flow,
                 new.version,
                 new.status,
+                self.worker if mine else None,
                 new.cause,
                 new.reason,
                 new.key,
@@ -83,9 +92,18 @@ class _Arrivals:
             )
         )
         self.generations.append((number, new.seed, new.input))
+        if mine and owned is not None:
+            owned.append(_claimed(number, new))
         return number
 
-    def fire(self, seq: int, planned: PlannedFiring, generation: int, at: float) -> None:
+    def fire(
+        self,
+        seq: int,
+        planned: PlannedFiring,
+        generation: int,
+        at: float,
+        owned: list[Claimed] | None = None,
+    ) -> None:
         trigger, _ = self.trigger(planned.trigger_cid)
         if planned.outcome == "deferred":
             self.outbox.append((seq, trigger, at))
@@ -93,7 +111,7 @@ class _Arrivals:
         started = None
         if planned.instance is not None:
             started = planned.instance.id
-            self.instance(planned.instance, seq, trigger)
+            self.instance(planned.instance, seq, trigger, owned)
         self.firings.append(
             (seq, trigger, started, planned.outcome, planned.error, generation, at)
         )
@@ -119,9 +137,9 @@ class _Arrivals:
             )
         if self.instances:
             db.executemany(
-                "INSERT INTO instance (id, public_id, namespace, flow, version, status, cause,"
-                " reason, key, correlation_id, activity, trigger_spec, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO instance (id, public_id, namespace, flow, version, status, owner,"
+                " cause, reason, key, correlation_id, activity, trigger_spec, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self.instances,
             )
             db.executemany(
@@ -131,7 +149,29 @@ class _Arrivals:
             )
 
 
-def append(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
+def _claimed(number: int, new: NewInstance) -> Claimed:
+    """A new instance as its owner gets it."""
+    return Claimed(
+        number=number,
+        id=new.id,
+        flow=new.flow,
+        version=new.version or 0,
+        generation=1,
+        log_length=0,
+        pending=None,
+        crashes=0,
+        cancelled=False,
+        input=new.input,
+        seed=new.seed,
+        started=None,
+        log=(),
+        inbox=(),
+    )
+
+
+def append(
+    db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Outcomes
+) -> None:
     """Decide and write appends; see `operations.Append`."""
     generation = registry(db)
     cids = json.dumps([op.cid for _, op in items])
@@ -141,10 +181,10 @@ def append(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
             (cids,),
         )
     )
-    rows = _Arrivals(db)
+    rows = _Arrivals(db, worker)
     seq = next_number(db, "activity")
     duplicates: list[tuple[int, str, int]] = []
-    fresh: list[tuple[int, Append, int]] = []
+    fresh: list[tuple[int, Append, int, list[Claimed]]] = []
     for index, op in items:
         found = known.get(op.cid)
         if found is not None:
@@ -153,17 +193,20 @@ def append(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
             outcomes[index] = Outcome(Verdict.STALE)
         else:
             known[op.cid] = seq
-            fresh.append((index, op, seq))
+            owned: list[Claimed] = []
+            fresh.append((index, op, seq, owned))
             rows.activities.append((seq, op.cid, op.types, op.actors, op.document, op.received))
             if op.firings is None:
                 rows.outbox.append((seq, None, op.received))
             else:
                 for planned in op.firings:
-                    rows.fire(seq, planned, generation, op.received)
+                    rows.fire(seq, planned, generation, op.received, owned if op.own else None)
             seq += 1
     rows.write()
-    for index, op, number in fresh:
-        outcomes[index] = Outcome(Verdict.APPLIED, seq=number, firings=_written(rows, op))
+    for index, op, number, owned in fresh:
+        outcomes[index] = Outcome(
+            Verdict.APPLIED, seq=number, firings=_written(rows, op), claimed=tuple(owned)
+        )
     for index, cid, number in duplicates:
         outcomes[index] = Outcome(
             Verdict.DUPLICATE, seq=number, firings=tuple(firings_of(db, cid))
@@ -217,9 +260,9 @@ def _dispatch(
     return Outcome(Verdict.APPLIED, seq=op.seq)
 
 
-def start(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
+def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Outcomes) -> None:
     """Decide and write starts; see `operations.Start`."""
-    rows = _Arrivals(db)
+    rows = _Arrivals(db, worker)
     keys: dict[tuple[str, str, str], NewInstance] = {}
     for index, op in items:
         new = op.instance
@@ -232,8 +275,11 @@ def start(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
                 )
                 continue
             keys[(new.namespace, new.flow, new.key)] = new
-        number = rows.instance(new, None, None)
-        outcomes[index] = Outcome(Verdict.APPLIED, instance=new.id, number=number)
+        owned: list[Claimed] | None = [] if op.own else None
+        number = rows.instance(new, None, None, owned)
+        outcomes[index] = Outcome(
+            Verdict.APPLIED, instance=new.id, number=number, claimed=tuple(owned or ())
+        )
     rows.write()
 
 

@@ -110,9 +110,8 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
         number, _, _, _, generation, length = row[:6]
         warm = op.warm.get(number) == (generation, length)
         log = None if warm else tuple(log_of(db, number, generation)) if length else ()
-        found.append(
-            Claimed(*row[:8], bool(row[8]), *row[9:], log, tuple(inboxes.get(number, ())))
-        )
+        fields = [*row[:8], bool(row[8]), *row[9:], log, tuple(inboxes.get(number, ()))]
+        found.append(Claimed(*fields))
     return tuple(found)
 
 

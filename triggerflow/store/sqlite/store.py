@@ -327,7 +327,9 @@ def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         kind = Turn if type(op) is Block else type(op)
         groups.setdefault(kind, []).append((index, op))
     worker = None
-    if any(kind in groups for kind in _NEEDS_WORKER) and batch.worker is not None:
+    if batch.worker is not None and any(
+        type(op) in _NEEDS_WORKER or getattr(op, "own", False) for op in batch.operations
+    ):
         number, epoch = batch.worker
         if workers.fence(db, number, epoch, batch.now):
             worker = number
@@ -338,9 +340,9 @@ def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
     if Turn in groups and worker is not None:
         turns.turns(db, worker, groups[Turn], outcomes)
     if Append in groups:
-        arrivals.append(db, groups[Append], outcomes)
+        arrivals.append(db, worker, groups[Append], outcomes)
     if Start in groups:
-        arrivals.start(db, groups[Start], outcomes)
+        arrivals.start(db, worker, groups[Start], outcomes)
     if Dispatch in groups:
         arrivals.dispatch(db, groups[Dispatch], outcomes)
     if Send in groups:

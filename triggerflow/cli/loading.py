@@ -165,9 +165,7 @@ def _import_file(path: Path, what: str) -> ModuleType:
 def _broken(target: str, what: str, error: BaseException) -> Refused:
     where = _where(error)
     place = f" (at {where})" if where else ""
-    return Refused(
-        f"{what}: importing {target} failed: {type(error).__name__}: {error}{place}"
-    )
+    return Refused(f"{what}: importing {target} failed: {type(error).__name__}: {error}{place}")
 
 
 def _where(error: BaseException) -> str:

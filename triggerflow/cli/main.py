@@ -54,9 +54,10 @@ class Commands(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3)
-            if close and "mean" not in error.message:
-                error.message += f" Did you mean {', '.join(close)}?"
-            raise
+            if not close or "mean" in error.message:
+                raise
+            words = f"{error.message} Did you mean {', '.join(close)}?"
+            raise click.UsageError(words, error.ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and let nothing but its own words come out of a command that fails."""

@@ -23,6 +23,10 @@ STYLES: Final = {
 }
 
 
+_GAP: Final = 2
+_NARROWEST: Final = 16
+
+
 class Cell(NamedTuple):
     """A table cell with a style; plain ones are texts."""
 
@@ -59,6 +63,7 @@ def print_table(
     *,
     right: Iterable[int] = (),
     indent: int = 0,
+    wrap: bool = False,
 ) -> None:
     """A table: fitted to the width of a terminal, and plain, never cut, in a pipe.
 
@@ -66,10 +71,11 @@ def print_table(
         headers: the columns' titles; none for a table without a head.
         right: numbers of the columns that are aligned to the right.
         indent: spaces before each line.
+        wrap: on a terminal, fold the last column where it is too long; else it is cut.
     """
     cells = [[_cell(each) for each in row] for row in rows]
     if on_terminal():
-        _print_rich(headers, cells, set(right), indent)
+        _print_rich(headers, cells, set(right), indent, wrap=wrap)
     else:
         _print_plain(headers, cells, set(right), indent)
 
@@ -97,30 +103,45 @@ def _print_plain(
 
 
 def _print_rich(
-    headers: Sequence[str], rows: list[list[Cell]], right: set[int], indent: int
+    headers: Sequence[str],
+    rows: list[list[Cell]],
+    right: set[int],
+    indent: int,
+    *,
+    wrap: bool,
 ) -> None:
     # Here, not above: a pipe doesn't pay for it.
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    columns = len(headers) if headers else len(rows[0]) if rows else 0
-    table = Table(
-        box=None, show_header=bool(headers), header_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
+    lines = [[Cell(each, "bold") for each in headers], *rows] if headers else rows
+    if not lines:
+        return
+    last = len(lines[0]) - 1
+    others = indent + sum(
+        _GAP + max(cell_len(line[column].text) for line in lines) for column in range(last)
     )
-    for column in range(columns):
+    console = Console(highlight=False)
+    # Names, ids and numbers stay whole and the last column gives way, down to a limit: on a
+    # terminal that is narrower still, lines run over.
+    room = max(console.width - others, _NARROWEST)
+    console.width = others + room
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for column in range(last + 1):
         table.add_column(
-            headers[column] if headers else "",
             justify="right" if column in right else "left",
-            # The last column gives way; names, ids and numbers stay whole.
-            no_wrap=column < columns - 1,
-            overflow="ellipsis" if column < columns - 1 else "fold",
+            no_wrap=column < last,
+            overflow="fold",
         )
-    for row in rows:
-        # Rich writes "bright_black", click too.
-        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
-    Console(highlight=False).print(Padding(table, (0, 0, 0, indent), expand=False))
+    for line in lines:
+        texts = [Text(cell.text, style=cell.style) for cell in line]
+        if not wrap:
+            texts[last].truncate(room, overflow="ellipsis")
+        table.add_row(*texts)
+    console.print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def heading(text: str) -> None:
@@ -134,7 +155,7 @@ def note(text: str) -> None:
     click.secho(text, fg="yellow", err=True)
 
 
-# --- values ---------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------
 
 
 def clean(text: str) -> str:
@@ -166,7 +187,7 @@ def failure_text(failure: Any, width: int = 200) -> str:
     return cut(message, width)
 
 
-# --- times ----------------------------------------------------------------------------------------
+# --- times ----------------------------------------------------------------------------
 
 
 def moment(at: float | None) -> str:
@@ -198,7 +219,11 @@ def duration(seconds: float) -> str:
     ):
         if seconds < size * (60 if unit != "h" else 24) or unit == "d":
             whole, rest = divmod(int(seconds), size)
-            return f"{whole} {unit} {rest // part} {smaller}" if rest // part else f"{whole} {unit}"
+            return (
+                f"{whole} {unit} {rest // part} {smaller}"
+                if rest // part
+                else f"{whole} {unit}"
+            )
     return f"{seconds:.0f} s"
 
 

@@ -14,8 +14,6 @@ import click
 from triggerflow.cli.loading import Refused, load_app, read_setting
 
 if TYPE_CHECKING:
-    import pluggy
-
     from triggerflow.app import App
     from triggerflow.client import Client
     from triggerflow.core.codec import ValueCodec
@@ -61,13 +59,13 @@ class Session:
         """
         if self.app is None:
             raise Refused(
-                f"{why}: name the app with --app module:attr, TRIGGERFLOW_APP, or app = in "
+                f"{why}; name the app with --app module:attr, TRIGGERFLOW_APP, or app = in "
                 "[tool.triggerflow] of pyproject.toml"
             )
         return self.app
 
     @cached_property
-    def plugins(self) -> pluggy.PluginManager:
+    def plugins(self) -> Any:
         """The app's plugin manager, or one with the plugins of installed distributions."""
         from triggerflow.plugins import make_manager
 
@@ -150,7 +148,9 @@ class Session:
 
     def command(self, *words: str) -> str:
         """A command line to suggest: the same program and flags, other words."""
-        flags = [part for name, flag in self._flags.items() if flag for part in (f"--{name}", flag)]
+        flags = [
+            part for name, flag in self._flags.items() if flag for part in (f"--{name}", flag)
+        ]
         return f"{self._program} {shlex.join([*flags, *words])}"
 
 

@@ -1,0 +1,247 @@
+"""Instances: start, list, signal, cancel and retry them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from triggerflow.cli.described import failure_of, flow_label, instance_model, standing
+from triggerflow.cli.render import (
+    age,
+    dim,
+    failure_text,
+    note,
+    print_json,
+    print_table,
+    short,
+    status_cell,
+)
+from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from triggerflow.store.protocol import Store
+    from triggerflow.store.records import InstanceRecord
+
+_STATUSES = ("running", "waiting", "blocked", "done", "failed", "cancelled")
+_PAGE = 200
+
+
+def _json_argument(text: str | None, what: str) -> Any:
+    """A value given as JSON on the command line.
+
+    Raises:
+        click.BadParameter: it isn't strict JSON.
+    """
+    if text is None:
+        return None
+    from triggerflow.core.codec import parse_json
+    from triggerflow.errors import DecodingRefused
+
+    try:
+        return parse_json(text, what=what)
+    except DecodingRefused as refused:
+        hint = "; a text needs its quotes: '\"text\"'" if text[:1].isalpha() else ""
+        raise click.BadParameter(f"{refused}{hint}") from refused
+
+
+@click.command(short_help="Start an instance by hand.")
+@click.argument("flow")
+@click.option("--input", "given", metavar="JSON", help="The flow's input; null by default.")
+@click.option("--key", help="Business key: one live instance of the flow holds it at a time.")
+@click.option("--version", type=int, help="Version of the flow; the latest by default.")
+@click.option("--wait", is_flag=True, help="Wait until it has ended, and show its result.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Wait so long at most.")
+@click.option("--work", is_flag=True, help="Drive flows here, too.")
+@json_option
+@pass_session
+@click.pass_context
+def start(
+    ctx: click.Context,
+    session: Session,
+    flow: str,
+    given: str | None,
+    key: str | None,
+    version: int | None,
+    wait: bool,
+    timeout: float | None,
+    work: bool,
+    as_json: bool,
+) -> None:
+    """Start an instance of FLOW and print its id.
+
+    A worker (`triggerflow run`) drives it, or this process with --work. With --wait the exit
+    status is 1 where it didn't end as done.
+    """
+    value = _json_argument(given, "input")
+    if work:
+        session.need_app("--work drives flows, and there is no app")
+    if session.app is not None:
+        # A worker to come may know more flows; a typo is likelier.
+        session.app.flows.get(flow, version)
+    else:
+        # A store that isn't there yet knows no flow either: refused, not made.
+        with session.asking():
+            pass
+    with session.client(work=work) as client:
+        started = client.start(flow, value, key=key, version=version)
+        if wait:
+            if not work and not any(worker.alive for worker in session.store.workers()):
+                note("no worker is alive, so this may wait long: triggerflow run, or --work")
+            client.wait(started, timeout=timeout)
+        elif work:
+            client.run_until_idle()
+        record = session.find(session.store, started)
+    _say_started(session, record, as_json=as_json, driven=wait or work)
+    if wait and record.status != "done":
+        ctx.exit(1)
+
+
+def _say_started(
+    session: Session, record: InstanceRecord, *, as_json: bool, driven: bool
+) -> None:
+    codec = session.codec
+    if as_json:
+        print_json(instance_model(record, codec))
+        return
+    click.echo(record.id)
+    if record.status == "blocked":
+        note(f"blocked: {record.reason}")
+    elif record.status == "done":
+        click.echo(f"done: {short(codec.decode(record.value or b''), 2000)}")
+    elif (failure := failure_of(record, codec)) is not None:
+        click.echo(f"{record.status}: {failure_text(failure)}")
+        click.echo(f"replay it: {session.command('replay', record.id[:SHORT_ID])}")
+    elif driven:
+        click.echo(f"{record.status}: {standing(record, codec, record.created)}")
+
+
+@click.command(short_help="List instances, newest first.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only those of this status.")
+@click.option("--flow", help="Only those of this flow.")
+@click.option("--key", help="Only those with this business key.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--all", "every", is_flag=True, help="All of them, however many.")
+@json_option
+@pass_session
+def ps(
+    session: Session,
+    status: str | None,
+    flow: str | None,
+    key: str | None,
+    limit: int,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """List instances, newest first: what they wait for, or how they ended."""
+    with session.asking() as store:
+        records = _newest(
+            store, None if every else limit + 1, status=status, flow=flow, key=key
+        )
+        if as_json:
+            for index, record in enumerate(records):
+                if every or index < limit:
+                    print_json(instance_model(record, session.codec, values=False), line=True)
+            return
+        found = list(records)
+        shown = found if every else found[:limit]
+        _print_instances(session, shown)
+        if len(found) > len(shown):
+            note(f"the newest {limit}; more with --limit N or --all")
+
+
+def _newest(store: Store, limit: int | None, **where: Any) -> Iterator[InstanceRecord]:
+    after = 0
+    while limit is None or limit > 0:
+        size = _PAGE if limit is None else min(_PAGE, limit)
+        page = store.instances(**where, after=after, limit=size, newest_first=True)
+        yield from page
+        if len(page) < size:
+            return
+        after = page[-1].number
+        limit = None if limit is None else limit - size
+
+
+def _print_instances(session: Session, records: list[InstanceRecord]) -> None:
+    if not records:
+        note("no instance")
+        return
+    # Here, not above: it brings the event loop along, and only ages need a clock.
+    from triggerflow.engine.clock import SystemClock
+
+    now = SystemClock().now()
+    codec = session.codec
+    print_table(
+        ("id", "flow", "status", "age", "waits for, or came to"),
+        (
+            (
+                record.id[:SHORT_ID],
+                flow_label(record),
+                status_cell(record.status),
+                dim(age(now - record.created)),
+                standing(record, codec, now),
+            )
+            for record in records
+        ),
+        right=(3,),
+    )
+
+
+@click.command(short_help="Send a signal to an instance.")
+@click.argument("id")
+@click.argument("name")
+@click.argument("payload", metavar="[JSON]", required=False)
+@click.option("--dedup", help="A repeat with this key and an equal payload is dropped.")
+@json_option
+@pass_session
+def signal(
+    session: Session, id: str, name: str, payload: str | None, dedup: str | None, as_json: bool
+) -> None:
+    """Send the signal NAME to an instance; it is kept until the flow waits for it."""
+    value = _json_argument(payload, "payload")
+    with session.asking() as store:
+        found = session.find(store, id).id
+    with session.client(with_app=False, work=False) as client:
+        stored = client.signal(found, name, value, dedup=dedup)
+    if as_json:
+        print_json({"id": found, "signal": name, "stored": stored})
+    else:
+        click.echo(f"signal {name} stored for {found}" if stored else "a repeat: dropped")
+
+
+@click.command(short_help="Ask an instance to end.")
+@click.argument("id")
+@json_option
+@pass_session
+def cancel(session: Session, id: str, as_json: bool) -> None:
+    """Ask an instance to end: its flow gets FlowCancelled and may clean up."""
+    with session.asking() as store:
+        found = session.find(store, id).id
+    with session.client(with_app=False, work=False) as client:
+        first = client.cancel(found)
+    if as_json:
+        print_json({"id": found, "requested": first})
+    else:
+        click.echo(f"cancel of {found} requested" if first else "it was requested before")
+
+
+@click.command(short_help="Let a failed instance go on.")
+@click.argument("id")
+@json_option
+@pass_session
+def retry(session: Session, id: str, as_json: bool) -> None:
+    """Let a failed instance go on: a failure at its log's end is voided.
+
+    The step at fault gets fresh attempts; a flow whose own code raised goes on from there
+    with the code that the workers run now.
+    """
+    with session.asking() as store:
+        found = session.find(store, id).id
+    with session.client(with_app=False, work=False) as client:
+        client.retry(found)
+    if as_json:
+        print_json({"id": found, "requested": True})
+    else:
+        click.echo(f"retry of {found} requested")

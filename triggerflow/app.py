@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from triggerflow.client import Client
     from triggerflow.core.activity import Activity
-    from triggerflow.engine.engine import Code, Engine
+    from triggerflow.engine.engine import Engine
+    from triggerflow.engine.settings import Code
     from triggerflow.store.protocol import Store
 
 DEFAULT_STORE: Final = "sqlite:///triggerflow.db"
@@ -195,13 +196,14 @@ class App:
 
         Args:
             work: drive flows here; False leaves that to workers.
-            settings: more of `triggerflow.engine.engine.Settings`.
+            settings: more of `triggerflow.engine.settings.Settings`.
 
         Raises:
             StoreError: the store can't be opened.
         """
         # Here, not above: trio is loaded when something runs, not when flows are defined.
-        from triggerflow.engine.engine import Settings, open_engine
+        from triggerflow.engine.engine import open_engine
+        from triggerflow.engine.settings import Settings
 
         options = Settings(work=work, **settings)
         async with open_engine(self.make_store(), self._code(), options) as engine:
@@ -217,7 +219,7 @@ class App:
         return Client(self, work=work, **settings)
 
     def _code(self) -> Code:
-        from triggerflow.engine.engine import Code
+        from triggerflow.engine.settings import Code
 
         listens = self.plugins.hook.triggerflow_appended.get_hookimpls()
         return Code(

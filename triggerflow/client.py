@@ -108,6 +108,10 @@ class Client:
         """See `Engine.retry`."""
         self._call("retry", lambda engine: engine.retry(id))
 
+    def unblock(self, id: str) -> None:
+        """See `Engine.unblock`."""
+        self._call("unblock", lambda engine: engine.unblock(id))
+
     def get(self, id: str) -> Instance:
         """See `Engine.get`."""
         return self._call("get", lambda engine: engine.get(id))

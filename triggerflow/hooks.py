@@ -13,7 +13,6 @@ import pluggy
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
-    from triggerflow.store.protocol import Store
 
 PROJECT: Final = "triggerflow"
 
@@ -37,8 +36,8 @@ class Hooks:
         """See an activity and its firings after the commit, at most once."""
 
     @hookspec(firstresult=True)
-    def triggerflow_store(self, url: str) -> Store | None:
-        """Give the store for a URL, unopened, or None for URLs that aren't yours."""
+    def triggerflow_store(self, url: str) -> Any:
+        """Give the `store.protocol.Store` for a URL, unopened, or None if it isn't yours."""
 
     @hookspec
     def triggerflow_cli(self, group: Any) -> None:

@@ -245,3 +245,19 @@ def retry(session: Session, id: str, as_json: bool) -> None:
         print_json({"id": found, "requested": True})
     else:
         click.echo(f"retry of {found} requested")
+
+
+@click.command(short_help="Let a blocked instance be tried again.")
+@click.argument("id")
+@json_option
+@pass_session
+def unblock(session: Session, id: str, as_json: bool) -> None:
+    """Let a blocked instance be tried again: its crashes and tried builds are forgotten."""
+    with session.asking() as store:
+        found = session.find(store, id).id
+    with session.client(with_app=False, work=False) as client:
+        client.unblock(found)
+    if as_json:
+        print_json({"id": found, "unblocked": True})
+    else:
+        click.echo(f"{found} may be tried again")

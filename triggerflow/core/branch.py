@@ -11,6 +11,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.effects import Effect, Race, Won
+from triggerflow.core.failure import text_of
 from triggerflow.errors import FlowCancelled
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Join:
             else:
                 self.error.add_note(
                     f"branch {self.effect.label(child.slot)} failed too: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {text_of(error)}"
                 )
         elif isinstance(self.effect, Race):
             if not self.decided:
@@ -153,13 +154,14 @@ class Join:
         return decides
 
     def outcome(self) -> tuple[Any, BaseException | None]:
-        """What the parent gets once every branch has ended."""
+        """What the parent gets once every branch has ended; handed over, not kept."""
+        error, self.error = self.error, None
         if self.cancelled:
             cancelled = FlowCancelled()
-            cancelled.__cause__ = self.error
+            cancelled.__cause__ = error
             return None, cancelled
-        if self.error is not None:
-            return None, self.error
+        if error is not None:
+            return None, error
         if isinstance(self.effect, Race):
             slot = self.winner or 0
             return Won(slot, self.effect.names[slot], self.value), None

@@ -11,11 +11,11 @@ The pending set is a pure output of the drive (`Replay.pending`, in the order of
 
 from __future__ import annotations
 
-import itertools
 import random as _random
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from types import GeneratorType
+from inspect import CO_GENERATOR
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,7 +25,6 @@ from triggerflow.core.branch import Branch, Join, Waiting, plain
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.effects import (
     DRIVING,
-    DROPPED,
     MISSING,
     Call,
     Effect,
@@ -40,7 +39,7 @@ from triggerflow.core.effects import (
     as_datetime,
     parts_of,
 )
-from triggerflow.core.failure import Failure
+from triggerflow.core.failure import Failure, text_of
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, is_binding
 from triggerflow.errors import (
     DefinitionError,
@@ -56,8 +55,10 @@ from triggerflow.errors import (
 # cancelled task of the engine) isn't the flow's doing, and no outcome may be made of it.
 _FLOW_ERRORS: Final = (Exception, FlowCancelled, SystemExit, GeneratorExit)
 _MOST_EFFECTS: Final = 1_000_000
-
-_tokens = itertools.count(1)
+_MOST_CLOSING: Final = 1_000
+# Integers and texts below these can be written for sure; longer ones are looked at.
+_WIDE: Final = 1 << 63
+_LONG: Final = 65536
 
 
 @attrs.frozen
@@ -100,6 +101,7 @@ class Replay:
         "_cancelled",
         "_codec",
         "_count",
+        "_dropped",
         "_error",
         "_index",
         "_log",
@@ -108,7 +110,6 @@ class Replay:
         "_root",
         "_seed",
         "_spins",
-        "_token",
         "armed",
         "name",
         "outcome",
@@ -147,7 +148,7 @@ class Replay:
         """
         self._codec = ValueCodec() if codec is None else codec
         self._seed = seed
-        self._token = next(_tokens)
+        self._dropped: list[str] = []
         self._patches: dict[str, bool] = {}
         self._cancelled = False
         self._error: BaseException | None = None
@@ -163,17 +164,25 @@ class Replay:
         self.recorded: list[Entry] = []
         self.armed: list[str] = []
         self.side_effects: list[str] = []
-        self._root = Branch(_begin(flow, input), at=0.0 if started is None else started)
-        outer, DRIVING.token = DRIVING.token, self._token
+        self._root = Branch(_at_once(None), at=0.0 if started is None else started)
+        outer, DRIVING.dropped = DRIVING.dropped, self._dropped
         try:
+            self._root.generator = _begin(flow, input)
             self._advance(self._root, None, None)
             self._feed()
         except FlowRanAway as ran_away:
             self._give_up(ran_away)
+        except BaseException:
+            self.close()
+            raise
         finally:
-            DRIVING.token = outer
+            DRIVING.dropped = outer
         if stored is not None:
-            self.check_pending(stored)
+            try:
+                self.check_pending(stored)
+            except Diverged:
+                self.close()
+                raise
         self._log = ()
         self._count = self._index = 0
         self._pending_ahead = False
@@ -186,13 +195,16 @@ class Replay:
         Raises:
             Diverged: nothing waits under its tag, or its digest is another.
         """
-        outer, DRIVING.token = DRIVING.token, self._token
+        outer, DRIVING.dropped = DRIVING.dropped, self._dropped
         try:
             self._take(entry)
         except FlowRanAway as ran_away:
             self._give_up(ran_away)
+        except BaseException:
+            self.close()
+            raise
         finally:
-            DRIVING.token = outer
+            DRIVING.dropped = outer
 
     def check_pending(self, stored: Mapping[str, Pending]) -> None:
         """Hold the stored pending set against what the code waits for now.
@@ -211,7 +223,7 @@ class Replay:
                     expected=self._expected(),
                     reason="pending",
                     branch=self._standing(),
-                )
+                ) from self._error
             found = self.digest_of(waiting)
             if kept.digest is not None and found != kept.digest:
                 raise self._diverged(
@@ -245,12 +257,17 @@ class Replay:
 
     def close(self) -> None:
         """End the generators; what they yield or raise meanwhile is dropped."""
-        outer, DRIVING.token = DRIVING.token, 0
+        outer, DRIVING.dropped = DRIVING.dropped, None
         try:
             _close(self._root)
         finally:
-            DRIVING.token = outer
+            DRIVING.dropped = outer
             self.pending.clear()
+
+    def __del__(self) -> None:
+        # Left to the interpreter, the generators would end in the midst of another drive,
+        # and what they yield then would count as that flow's.
+        self.close()
 
     # --- the log -----------------------------------------------------------------------------
 
@@ -277,7 +294,7 @@ class Replay:
         """The effect that waits for this entry."""
         waiting = self.pending.get(entry.tag)
         if waiting is None:
-            raise self._refused(entry)
+            raise self._refused(entry) from self._error
         if entry.digest is not None:
             found = waiting.digest
             if found is None:
@@ -335,127 +352,153 @@ class Replay:
             self._cancelled = True
             self.position += 1
             self._spins = 0
-            if entry.at is not None:
-                self._root.at = entry.at
-            self._cancel(self._root)
+            self._cancel(self._root, self._root.at if entry.at is None else entry.at)
             return True
         return False
 
     # --- the generators ------------------------------------------------------------------------
 
     def _advance(self, branch: Branch, value: Any, error: BaseException | None) -> None:
-        """Drive one branch until it waits or ends."""
-        generator = branch.generator
-        send = generator.send
+        """Drive one branch until it waits; where it ends, go on with what that sets free.
+
+        No error is kept here once it is thrown: when its frames die, and effects in them,
+        must not depend on whether a stretch is driven at once or entry by entry.
+        """
         root = self._root
+        dropped = self._dropped
         while True:
-            try:
-                if error is None:
-                    effect = send(value)
-                else:
-                    raised, error = error, None
-                    effect = generator.throw(raised)
-            except StopIteration as stop:
-                self._end(branch, stop.value, self._forgotten())
-                return
-            except _FLOW_ERRORS as ended:
-                self._end(branch, None, ended)
-                return
-            value = None
-            if DROPPED:
-                error = self._forgotten()
-                if error is not None:
+            generator = branch.generator
+            send = generator.send
+            while True:
+                try:
+                    if error is None:
+                        effect = send(value)
+                    else:
+                        raised, error = [error], None
+                        effect = generator.throw(raised.pop())
+                except StopIteration as stop:
+                    value, error = stop.value, self._forgotten()
+                    break
+                except _FLOW_ERRORS as ended:
+                    value, error = None, self._ended_by(ended, branch)
+                    break
+                value = None
+                if dropped:
+                    error = self._forgotten()
                     if isinstance(effect, Effect):
-                        effect._taken = True  # noqa: SLF001
-                    continue
-            try:
-                kind = type(effect)
-                if kind is not Call and not isinstance(effect, Effect):
-                    raise _not_an_effect(effect)
-                effect._taken = True  # noqa: SLF001
-                key = effect.key
-                counts = branch.counts
-                number = counts.get(key, 0)
-                counts[key] = number + 1
-                tag = f"{branch.prefix}{key}#{number}"
-                if kind is Call:
-                    index = self._index
-                    if index < self._count and branch is root:
-                        # Replaying a stretch without branches: nothing else can be
-                        # pending, so the next entry is this call's, or code and log
-                        # disagree, which the long way round words.
-                        entry = self._log[index]
-                        if entry.tag == tag and entry.failure is None and entry.digest is None:
-                            self._check_arguments(effect)
-                            self._index = index + 1
-                            self.position += 1
-                            self._spins = 0
-                            value = entry.value
-                            if entry.at is not None:
-                                branch.at = entry.at
-                            continue
-                    waiting = Waiting(branch, effect, tag)
-                    waiting.snapshot = self._check_arguments(effect)
-                elif kind is Gather or kind is Race:
-                    join = self._open(branch, effect, tag)
-                    if join.active:
-                        return
-                    branch.waiting = None
-                    value, error = join.outcome()
+                        effect.excuse()
                     self._spend()
                     continue
-                elif kind in _IMMEDIATE:
-                    value = self._immediate(branch, effect, tag)
-                    self._spend()
-                    continue
-                else:
-                    waiting = Waiting(branch, effect, tag)
-                    if kind is SideEffect:
-                        self.side_effects.append(tag)
-                branch.waiting = waiting
-                self.pending[tag] = waiting
-                self.armed.append(tag)
+                try:
+                    kind = type(effect)
+                    if kind is not Call and not isinstance(effect, Effect):
+                        raise _not_an_effect(effect)
+                    effect._taken = True  # noqa: SLF001
+                    key = effect.key
+                    counts = branch.counts
+                    number = counts.get(key, 0)
+                    counts[key] = number + 1
+                    tag = f"{branch.prefix}{key}#{number}"
+                    if kind is Call:
+                        index = self._index
+                        if index < self._count and branch is root:
+                            # Replaying a stretch without branches: nothing else can be
+                            # pending, so the next entry is this call's, or code and log
+                            # disagree, which the long way round words.
+                            entry = self._log[index]
+                            if (
+                                entry.tag == tag
+                                and entry.failure is None
+                                and self._agrees(effect, entry.digest)
+                            ):
+                                self._index = index + 1
+                                self.position += 1
+                                self._spins = 0
+                                value = entry.value
+                                if entry.at is not None:
+                                    branch.at = entry.at
+                                continue
+                        waiting = Waiting(branch, effect, tag)
+                        waiting.snapshot = self._check_arguments(effect)
+                        if waiting.snapshot is not None:
+                            # Now, since another branch may change them before it is asked for.
+                            waiting.digest = self._codec.digest(effect.args, effect.kwargs)
+                    elif kind is Gather or kind is Race:
+                        join = self._open(branch, effect, tag)
+                        if join.active:
+                            return
+                        branch.waiting = None
+                        value, error = join.outcome()
+                        self._spend()
+                        continue
+                    elif kind in _IMMEDIATE:
+                        value = self._immediate(branch, effect, tag)
+                        self._spend()
+                        continue
+                    else:
+                        waiting = Waiting(branch, effect, tag)
+                        if kind is SideEffect:
+                            self.side_effects.append(tag)
+                    branch.waiting = waiting
+                    self.pending[tag] = waiting
+                    self.armed.append(tag)
+                    return
+                except (DefinitionError, EncodingRefused, EffectMisused) as refused:
+                    error = refused.with_traceback(None)
+                self._spend()
+            join = self._end(branch, value, error)
+            if join is None:
                 return
-            except (DefinitionError, EncodingRefused, EffectMisused) as refused:
-                error = refused
-            self._spend()
+            at = branch.at
+            branch = join.parent
+            branch.waiting = None
+            branch.at = at
+            value, error = join.outcome()
 
     def _spend(self) -> None:
         self._spins += 1
         if self._spins > _MOST_EFFECTS:
             raise FlowRanAway(self.name, _MOST_EFFECTS)
 
-    def _end(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+    def _end(self, branch: Branch, value: Any, error: BaseException | None) -> Join | None:
+        """The join that this end completes, if it does."""
         branch.waiting = None
         join = branch.join
         if join is None:
             branch.done = True
             self._finish(value, error)
-            return
+            return None
         if join.note(branch, value, error):
-            self._cancel_children(join)
-        if not join.active and not join.holds:
-            self._close_join(join, branch.at)
+            self._cancel_children(join, branch.at)
+        return None if join.active or join.holds else join
 
-    def _close_join(self, join: Join, at: float) -> None:
-        parent = join.parent
-        parent.waiting = None
-        parent.at = at
-        value, error = join.outcome()
-        self._advance(parent, value, error)
+    def _ended_by(self, error: BaseException, branch: Branch) -> BaseException:
+        """What a branch has failed with: a forgotten yield before anything else."""
+        # The driver's own frame tells nothing, and would keep this drive alive.
+        trace = error.__traceback__
+        error.__traceback__ = trace and trace.tb_next
+        forgotten = self._forgotten()
+        if forgotten is not None:
+            forgotten.__cause__ = error
+            return forgotten
+        if branch.join is not None:
+            # What it had built for later was not forgotten: it didn't get there.
+            _excuse(error.__traceback__)
+        return error
 
     def _open(self, branch: Branch, effect: Gather | Race, tag: str) -> Join:
+        _check_fresh(effect)
+        # Parts that never start, because an earlier one decided, weren't forgotten.
+        effect.excuse()
         join = Join(branch, effect)
         branch.waiting = join
-        for part in effect.parts:
-            # Parts that never start, because an earlier one decided, weren't forgotten.
-            if isinstance(part, Effect):
-                part._taken = True  # noqa: SLF001
         join.holds += 1
         for slot, label, part in parts_of(effect):
             if join.decided:
                 if isinstance(part, GeneratorType):
+                    known = len(self._dropped)
                     part.close()
+                    del self._dropped[known:]
                 continue
             child = Branch(
                 plain(part) if isinstance(part, Effect) else part,
@@ -471,25 +514,30 @@ class Replay:
         join.holds -= 1
         return join
 
-    def _cancel_children(self, join: Join) -> None:
+    def _cancel_children(self, join: Join, at: float) -> None:
         join.holds += 1
         for child in join.children:
             if not child.done:
-                self._cancel(child)
+                self._cancel(child, at)
         join.holds -= 1
 
-    def _cancel(self, branch: Branch) -> None:
-        """Raise FlowCancelled at the branch's yield, innermost branches first."""
+    def _cancel(self, branch: Branch, at: float) -> None:
+        """Raise FlowCancelled at the branch's yield, innermost branches first.
+
+        The entry that led to it moves the branch: its time is `at` from now on.
+        """
         if branch.cancelled:
             return
         branch.cancelled = True
+        branch.at = at
         waiting = branch.waiting
         if isinstance(waiting, Join):
             waiting.cancelled = True
             waiting.decided = True
-            self._cancel_children(waiting)
+            self._cancel_children(waiting, at)
             if not waiting.active and not waiting.holds:
-                self._close_join(waiting, branch.at)
+                branch.waiting = None
+                self._advance(branch, None, waiting.outcome()[1])
         elif waiting is not None:
             del self.pending[waiting.tag]
             branch.waiting = None
@@ -514,12 +562,12 @@ class Replay:
 
     def _check_left_over(self, error: BaseException | None) -> None:
         left = self._log[self._index :]
-        if error is not None and all(entry.tag == RETRIED for entry in left):
+        if all(entry.tag == RETRIED for entry in left):
             return
         ended = (
             "the flow returns here"
             if error is None
-            else f"the flow raises {type(error).__name__}: {error}"
+            else f"the flow raises {type(error).__name__}: {text_of(error)}"
         )
         diverged = self._diverged(
             recorded=f"{left[0].tag} ({len(left)} entries are left)",
@@ -527,6 +575,8 @@ class Replay:
             reason="left_over" if error is None else "raised",
             branch=None,
         )
+        if error is not None:
+            diverged.location = _raised_at(error)
         raise diverged from error
 
     # --- effects that cost no wait ---------------------------------------------------------------
@@ -572,23 +622,42 @@ class Replay:
         if not effect.kwargs:
             for value in effect.args:
                 kind = type(value)
-                if kind is int or value is None or kind is bool:
+                if kind is int and -_WIDE < value < _WIDE:
                     continue
-                if kind is str and value.isascii():
+                if kind is str and len(value) < _LONG and value.isascii():
+                    continue
+                if value is None or kind is bool:
                     continue
                 break
             else:
                 return None
-        return self._codec.encode([list(effect.args), effect.kwargs], effect.name)
+        try:
+            return self._codec.encode([list(effect.args), effect.kwargs], effect.name)
+        except EncodingRefused as refused:
+            # Of the path ``name[0][i]`` or ``name[1].key`` the middle is ours.
+            tail = refused.path.removeprefix(effect.name)[3:]
+            raise EncodingRefused(
+                effect.name + tail, refused.found, refused.expected, refused.remedy
+            ) from None
+
+    def _agrees(self, effect: Call[Any], digest: bytes | None) -> bool:
+        """Whether the request is the one that an entry answers, as far as it tells."""
+        if digest is None:
+            self._check_arguments(effect)
+            return True
+        try:
+            return self._codec.digest(effect.args, effect.kwargs) == digest
+        except EncodingRefused:
+            return False
 
     def _forgotten(self) -> EffectMisused | None:
         """An effect of this drive that was dropped without a yield, if there is one."""
-        mine = [what for token, what in DROPPED if token == self._token]
-        if not mine:
+        if not self._dropped:
             return None
-        DROPPED[:] = [each for each in DROPPED if each[0] != self._token]
+        what = self._dropped[0]
+        self._dropped.clear()
         return EffectMisused(
-            mine[0], "was built and dropped without a yield", "write `yield` before it"
+            what, "was built and dropped without a yield", "write `yield` before it"
         )
 
     # --- what to say -------------------------------------------------------------------------------
@@ -596,8 +665,6 @@ class Replay:
     def _refused(self, entry: Entry) -> Diverged:
         if entry.tag == CANCEL and self._cancelled:
             expected = "no second cancel: one is lawful in a generation"
-        elif self.outcome is not None:
-            expected = "the flow has ended"
         else:
             expected = self._expected()
         return self._diverged(
@@ -605,6 +672,8 @@ class Replay:
         )
 
     def _expected(self) -> str:
+        if self._error is not None:
+            return f"the flow has ended: {type(self._error).__name__}: {text_of(self._error)}"
         if self.outcome is not None:
             return "the flow has ended"
         tags = list(self.pending)
@@ -707,16 +776,72 @@ def _flow_name(flow: Any) -> str:
 
 def _begin(flow: Any, input: Any) -> Generator[Any, Any, Any]:
     make: Callable[..., Any] = getattr(flow, "begin", flow)
-    made = make(input)
+    try:
+        made = make(input)
+    except _FLOW_ERRORS as error:
+        trace = error.__traceback__
+        return _at_once(None, error.with_traceback(trace and trace.tb_next))
     if isinstance(made, GeneratorType):
         return made
+    if isinstance(made, CoroutineType | AsyncGeneratorType):
+        if isinstance(made, CoroutineType):
+            made.close()
+        return _at_once(
+            None,
+            DefinitionError(
+                f"flow {_flow_name(flow)}", "is async, expected a plain generator function"
+            ),
+        )
     # A function without a yield has ended already.
     return _at_once(made)
 
 
-def _at_once(value: Any) -> Generator[Any, Any, Any]:
+def _at_once(value: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
     yield from ()
+    if error is not None:
+        raise error
     return value
+
+
+def _check_fresh(effect: Gather | Race) -> None:
+    """Refuse sub-generators that can't be a branch, since they have begun or stand twice."""
+    seen = set()
+    for part in effect.parts:
+        if not isinstance(part, GeneratorType):
+            continue
+        begun = part.gi_frame is None or part.gi_suspended or part.gi_running
+        if begun or id(part) in seen:
+            raise EffectMisused(
+                f"{effect.kind}({part.__name__}(...))",
+                "has begun already" if begun else "stands in two branches",
+                "call the generator function once for each branch",
+            )
+        seen.add(id(part))
+
+
+def _excuse(trace: TracebackType | None) -> None:
+    """Excuse the effects in the frames of an error, in lists and dicts too."""
+    while trace is not None:
+        for value in list(trace.tb_frame.f_locals.values()):
+            kind = type(value)
+            if kind is list or kind is tuple or kind is dict:
+                held = value.values() if kind is dict else value
+            else:
+                held = (value,)
+            for each in held:
+                if isinstance(each, Effect):
+                    each.excuse()
+        trace = trace.tb_next
+
+
+def _raised_at(error: BaseException) -> str:
+    """``file:line`` of the flow's own line from which the error came, or ""."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None and trace.tb_next.tb_frame.f_code.co_flags & CO_GENERATOR:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
 def _not_an_effect(found: Any) -> EffectMisused:
@@ -727,7 +852,7 @@ def _not_an_effect(found: Any) -> EffectMisused:
             "drive it with `yield from`, or pass it to gather or race",
         )
     return EffectMisused(
-        f"yield {found!r:.80}",
+        f"yield {_shown(found):.80}",
         f"found {type(found).__name__}, expected an effect such as tf.call(...)",
     )
 
@@ -737,8 +862,22 @@ def _arguments(effect: Effect[Any]) -> str:
     if request is None:
         return ""
     args, kwargs = request
-    shown = ", ".join([*(repr(a) for a in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+    shown = ", ".join(
+        [*(_shown(each) for each in args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())]
+    )
     return f"your code now passes ({shown:.300}); the log keeps only the digest of what it passed then"
+
+
+def _shown(value: Any) -> str:
+    # A foreign __repr__ may raise; the message matters more.
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001
+        return f"<{type(value).__name__}>"
+
+
+class _Evicted(BaseException):
+    """Thrown into a generator that nobody will drive on."""
 
 
 def _close(branch: Branch) -> None:
@@ -747,7 +886,13 @@ def _close(branch: Branch) -> None:
     if isinstance(waiting, Join):
         for child in waiting.children:
             _close(child)
-    try:
-        branch.generator.close()
-    except BaseException:  # noqa: BLE001, S110
-        pass
+    generator = branch.generator
+    # Not `close`: with a yield on its way out, and a `yield from` around that, Python would
+    # complain on stderr. What can't stop yielding is given up after a while.
+    for _ in range(_MOST_CLOSING):
+        if generator.gi_frame is None:
+            return
+        try:
+            generator.throw(_Evicted())
+        except BaseException:  # noqa: BLE001, S110
+            pass

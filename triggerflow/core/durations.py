@@ -17,7 +17,10 @@ def seconds(duration: timedelta | float, what: str = "duration") -> float:
     if isinstance(duration, timedelta):
         length = duration.total_seconds()
     elif isinstance(duration, int | float) and not isinstance(duration, bool):
-        length = float(duration)
+        try:
+            length = float(duration)
+        except OverflowError:
+            length = math.inf
     else:
         raise DefinitionError(what, f"found {duration!r}, expected a timedelta or seconds")
     if not math.isfinite(length) or length < 0:

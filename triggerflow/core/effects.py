@@ -7,6 +7,7 @@ is tested for truth, and one that is iterated outside a driver.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from datetime import UTC, datetime
@@ -30,15 +31,27 @@ _TAG_MARKS: Final = frozenset("/#[]")
 
 
 class _Driving(threading.local):
-    """Which drive runs on this thread; 0 outside of any."""
+    """Which drive runs on this thread.
 
-    token = 0
+    Attributes:
+        dropped: the list in which that drive keeps what it finds dropped untaken; None
+            outside of any drive.
+        collecting: whether the garbage collector runs. When it does is chance, so what it
+            finds counts for nothing: a flow must not fail live and pass in replay.
+    """
+
+    dropped: list[str] | None = None
+    collecting = False
 
 
 DRIVING: Final = _Driving()
 
-# Effects dropped untaken while their own drive ran: (drive token, what it was).
-DROPPED: Final[list[tuple[int, str]]] = []
+
+def _collecting(phase: str, _info: dict[str, int]) -> None:
+    DRIVING.collecting = phase == "start"
+
+
+gc.callbacks.append(_collecting)
 
 
 def checked_name(name: str, what: str) -> str:
@@ -62,7 +75,7 @@ class Effect(Generic[R_co]):
 
     def __init__(self) -> None:
         self._taken = False
-        self._born = DRIVING.token
+        self._born = DRIVING.dropped
 
     def __iter__(self) -> Generator[Effect[R_co], Any, R_co]:
         value = yield self
@@ -80,8 +93,15 @@ class Effect(Generic[R_co]):
         )
 
     def __del__(self) -> None:
-        if not self._taken and self._born and self._born == DRIVING.token:
-            DROPPED.append((self._born, self.describe()))
+        born = self._born
+        if born is None or self._taken:
+            return
+        if born is DRIVING.dropped and not DRIVING.collecting:
+            born.append(self.describe())
+
+    def excuse(self) -> None:
+        """Count it, and its parts, as taken: that nobody yielded it isn't the flow's fault."""
+        self._taken = True
 
     @property
     def key(self) -> str:
@@ -134,7 +154,7 @@ class Call(Effect[R_co]):
         self.kwargs = kwargs
         self.options = DEFAULT_OPTIONS
         self._taken = False
-        self._born = DRIVING.token
+        self._born = DRIVING.dropped
 
     def using(
         self,
@@ -191,7 +211,7 @@ class Call(Effect[R_co]):
         if self.options is DEFAULT_OPTIONS:
             try:
                 return _CALL_KEYS[self.fn.__name__]
-            except (KeyError, AttributeError):
+            except (KeyError, AttributeError, TypeError):
                 key = "call:" + self.name
                 _CALL_KEYS[self.fn.__name__] = key
                 return key
@@ -364,15 +384,22 @@ class _Composite(Effect[R_co]):
 
     def __init__(self, parts: tuple[Branch, ...], names: tuple[str | None, ...]) -> None:
         super().__init__()
+        self.parts = parts
+        self.names = names
         for part in parts:
             if not isinstance(part, Effect | GeneratorType):
+                self.excuse()  # the error says enough
                 raise DefinitionError(
                     self.kind,
                     f"found a branch {part!r}, expected an effect or a sub-generator",
                     "call the generator function, and pass effects without `yield`",
                 )
-        self.parts = parts
-        self.names = names
+
+    def excuse(self) -> None:
+        self._taken = True
+        for part in self.parts:
+            if isinstance(part, Effect):
+                part.excuse()
 
     def label(self, slot: int) -> str:
         """How a branch is written in tags: its name, or its number."""
@@ -457,6 +484,8 @@ def wait_signal(
         TimedOut: the timeout passed and no ``default=`` was given.
     """
     single = isinstance(name, str)
+    if not isinstance(name, str | tuple | list):
+        raise DefinitionError("wait_signal", f"found {name!r}, expected a name or several")
     names = (name,) if isinstance(name, str) else tuple(name)
     if not names:
         raise DefinitionError("wait_signal", "found no name, expected one or several")
@@ -491,7 +520,10 @@ def race(*branches: Branch, **named: Branch) -> Race:
     if not branches and not named:
         raise DefinitionError("race", "has no branch, so nobody can win it")
     for name in named:
-        checked_name(name, "race")
+        if checked_name(name, "race").isdigit():
+            raise DefinitionError(
+                "race", f"name {name!r} may not be a number: branches have those"
+            )
     return Race((*branches, *named.values()), ((None,) * len(branches)) + tuple(named))
 
 

@@ -45,8 +45,8 @@ class Failure:
         elif isinstance(error, errors.TimedOut):
             kind = "timed_out"
         return cls(
-            type=_type_name(type(error)),
-            message=_clean(_message(error), _MAX_MESSAGE),
+            type=_clean(_type_name(type(error)), _MAX_MESSAGE),
+            message=_clean(text_of(error), _MAX_MESSAGE),
             traceback=_clean(_traceback(error), _MAX_TRACEBACK),
             kind=kind,
         )
@@ -85,8 +85,8 @@ def _type_name(cls: type[BaseException]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _message(error: BaseException) -> str:
-    # A foreign __str__ may itself raise; the failure must be recorded all the same.
+def text_of(error: BaseException) -> str:
+    """Its text. A foreign ``__str__`` may raise; what failed must be told all the same."""
     try:
         return str(error)
     except Exception as broken:  # noqa: BLE001

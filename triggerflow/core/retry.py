@@ -8,6 +8,8 @@ wait is known.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable
 from datetime import timedelta
 
 import attrs
@@ -28,8 +30,12 @@ class RetryAfter(TriggerflowError):
         return f"retry after {seconds(self.delay):g} s"
 
 
-def _classes(value: type[BaseException] | Classes) -> Classes:
-    return value if isinstance(value, tuple) else (value,)
+def _classes(value: type[BaseException] | Iterable[type[BaseException]]) -> Classes:
+    classes = (value,) if isinstance(value, type) else tuple(value)
+    for each in classes:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise DefinitionError("RetryPolicy", f"found {each!r}, expected exception classes")
+    return classes
 
 
 def _duration(value: timedelta | float) -> float:
@@ -60,13 +66,13 @@ class RetryPolicy:
     give_up_on: Classes = attrs.field(default=(), converter=_classes)
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
             raise DefinitionError(
                 "RetryPolicy", f"max_attempts is {self.max_attempts!r}, expected 1 or more"
             )
-        if not 0 <= self.jitter <= 1:
+        if not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
             raise DefinitionError("RetryPolicy", f"jitter is {self.jitter!r}, expected 0 to 1")
-        if self.factor < 1:
+        if not isinstance(self.factor, int | float) or not 1 <= self.factor < math.inf:
             raise DefinitionError(
                 "RetryPolicy", f"factor is {self.factor!r}, expected 1 or more"
             )
@@ -85,7 +91,9 @@ class RetryPolicy:
             return seconds(error.delay, "RetryAfter")
         if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):
             return None
-        # The exponent is bounded, so that a long-lived step can't overflow a float.
-        wait = min(self.cap, self.initial * self.factor ** min(failed - 1, 512))
+        try:
+            wait = min(self.cap, self.initial * float(self.factor) ** (failed - 1))
+        except OverflowError:  # beyond any float, and so beyond the cap
+            wait = self.cap
         digest = hashlib.sha256(chance + failed.to_bytes(4, "big")).digest()
         return wait * (1 - self.jitter * int.from_bytes(digest[:4], "big") / 2**32)

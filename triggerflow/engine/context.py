@@ -5,14 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import attrs
 
 from triggerflow.errors import TriggerflowError
-
-if TYPE_CHECKING:
-    from triggerflow.engine.performer import Attempt
 
 
 @attrs.frozen
@@ -49,7 +46,7 @@ class NoStep(TriggerflowError):
 
 
 # The attempt that runs here. A step that doesn't ask for its context doesn't pay for one.
-CURRENT: Final[ContextVar[Attempt]] = ContextVar("triggerflow_step")
+CURRENT: Final[ContextVar[Any]] = ContextVar("triggerflow_step")
 
 
 def step_context() -> StepContext:

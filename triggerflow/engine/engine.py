@@ -11,87 +11,29 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from triggerflow.core.codec import Limits, ValueCodec, encode_document
-from triggerflow.core.driver import drive
+from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
-from triggerflow.core.log import decode_pending
 from triggerflow.engine.arrivals import Arrivals
-from triggerflow.engine.clock import Clock, SystemClock, new_seed, random_id
+from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
-from triggerflow.engine.reader import Reader
-from triggerflow.engine.running import entry_of
+from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Instance, Rejected
-from triggerflow.errors import (
-    InstanceConflict,
-    InstanceEnded,
-    KeyTaken,
-    SignalConflict,
-    UnknownFlow,
-    UnknownInstance,
-    WaitTimedOut,
-)
-from triggerflow.store.operations import NewInstance, Send, Start, Verdict
+from triggerflow.errors import KeyTaken, UnknownFlow, WaitTimedOut
+from triggerflow.store.operations import NewInstance, Start, Verdict
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
-    from triggerflow.core.activity import Activity
-    from triggerflow.core.driver import Done, Failed, Suspended
-    from triggerflow.core.log import Entry
-    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.engine.settings import Code, Settings
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import Claimed, InstanceRecord
-    from triggerflow.triggers import Guard, Trigger
+    from triggerflow.store.records import Claimed
 
-_PAGE: Final = 100
 # How long a closing engine waits for steps that run.
 _DRAIN: Final = 2.0
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
-    """How an engine runs.
-
-    Attributes:
-        work: drive flows here; otherwise only write and ask.
-        deferred: leave the dispatch of appended activities to workers.
-        threads: how many plain steps may run at once.
-        capacity: how many instances may be owned at once.
-        keep_warm: how many parked instances keep their live replay.
-        lease: seconds without a sign of life after which a worker counts as dead.
-        guard_limit: seconds that a guard may take.
-        limits: size and depth of documents.
-        inline: run commits and plain steps on the loop's thread, for virtual time.
-        clock: where the time comes from.
-    """
-
-    work: bool = True
-    deferred: bool = False
-    threads: int = 32
-    capacity: int = 2000
-    keep_warm: int = 1000
-    lease: float = 30.0
-    guard_limit: float = 5.0
-    limits: Limits = attrs.field(factory=Limits)
-    inline: bool = False
-    clock: Clock = attrs.field(factory=SystemClock)
-
-
-@attrs.frozen(kw_only=True)
-class Code:
-    """What an app brings: flows, triggers, guards, classes, and its plugins' say."""
-
-    flows: FlowRegistry
-    triggers: tuple[Trigger, ...]
-    guards: dict[str, Guard]
-    codec: ValueCodec
-    build: str
-    validate: Callable[[Activity], None]
-    announced: Callable[[Activity, Any], None] | None = None
-
-
-class Engine:
+class Engine(Sending):
     """An open app. Get it with ``async with app.open() as engine``.
 
     All verbs are durable when they return.
@@ -100,24 +42,21 @@ class Engine:
     def __init__(
         self, store: Store, code: Code, settings: Settings, nursery: trio.Nursery
     ) -> None:
-        self._store = store
-        self._code = code
+        committer = Committer(
+            store,
+            settings.clock,
+            changed=self._others_wrote,
+            fatal=self._fatal,
+            inline=settings.inline,
+        )
+        super().__init__(store, code, committer, settings.clock, inline=settings.inline)
         self._settings = settings
         self._nursery = nursery
-        self._clock = settings.clock
         self._waiters: dict[str, trio.Event] = {}
         # Started here and not heard of since: they can't have ended.
         self._alive: set[str] = set()
         self._idle = trio.Event()
         self._died: BaseException | None = None
-        self._committer = Committer(
-            store,
-            self._clock,
-            changed=self._others_wrote,
-            fatal=self._fatal,
-            inline=settings.inline,
-        )
-        self._reader = Reader(inline=settings.inline)
         self._arrivals = Arrivals(
             store=store,
             committer=self._committer,
@@ -248,6 +187,16 @@ class Engine:
             # A suspect may wait for an empty house, and somebody for idleness.
             self._tell(Keeper.timer_set)
 
+    def _work_came(self) -> None:
+        self._tell(Keeper.work_came)
+
+    def _message_sent(self, number: int, owner: int | None) -> None:
+        worker = self._committer.worker
+        if self._executor is not None and worker is not None and owner == worker[0]:
+            self._executor.fetch_inbox(number)
+        else:
+            self._work_came()
+
     def _settled(self) -> None:
         self._idle.set()
 
@@ -364,182 +313,7 @@ class Engine:
         if claimed and self._executor is not None:
             self._executor.load(claimed)
 
-    async def signal(
-        self,
-        id: str,
-        name: str,
-        payload: Any = None,
-        *,
-        dedup: str | None = None,
-    ) -> bool:
-        """Send a signal; one that nobody waits for yet is kept.
-
-        Args:
-            dedup: a repeat with an equal key and payload is dropped.
-
-        Returns:
-            Whether it was stored; False for a repeat.
-
-        Raises:
-            UnknownInstance, InstanceEnded: nothing was stored.
-            SignalConflict: the dedup key came before with another payload.
-        """
-        blob = self._code.codec.encode(payload, "payload")
-        digest = self._code.codec.digest((payload,), {}, "payload") if dedup else None
-        outcome = await self._send(id, "signal", name, blob, dedup, digest)
-        if outcome is Verdict.CONFLICT:
-            raise SignalConflict(id, name, dedup or "")
-        return outcome is Verdict.APPLIED
-
-    async def complete(self, id: str, tag: str, value: Any = None) -> None:
-        """Give a pending call its result from outside; an attempt that runs is dropped.
-
-        Raises:
-            InstanceConflict: the instance doesn't wait for a call under this tag.
-        """
-        record = await self._record(id)
-        view = Instance.of(record, self._code.codec)
-        if tag not in view.waiting or "call:" not in tag.rpartition("/")[2]:
-            waiting = ", ".join(view.waiting) or "nothing"
-            raise InstanceConflict(
-                record.id,
-                f"complete({tag!r})",
-                f"an instance that waits for {waiting}",
-                "a pending call's tag",
-            )
-        blob = self._code.codec.encode(value, "value")
-        await self._send(record.id, "complete", tag, blob)
-
-    async def cancel(self, id: str) -> bool:
-        """Ask an instance to end: it gets `FlowCancelled` at its yield and may clean up.
-
-        Returns:
-            Whether this was the first request.
-
-        Raises:
-            UnknownInstance, InstanceEnded: there is nothing to cancel.
-        """
-        none = self._code.codec.encode(None)
-        return await self._send(id, "cancel", "", none) is Verdict.APPLIED
-
-    async def retry(self, id: str) -> None:
-        """Let a failed instance go on: a failure at its log's end is voided.
-
-        The step at fault gets fresh attempts under the same idempotency key. A flow whose
-        own code raised is driven again from the entry at which it did.
-
-        Raises:
-            InstanceConflict: it has not failed, or its key is held by another one now.
-        """
-        none = self._code.codec.encode(None)
-        if await self._send(id, "retry", "", none) is Verdict.CONFLICT:
-            record = await self._record(id)
-            raise InstanceConflict(record.id, "retry", record.status, "failed, its key free")
-
-    async def _send(
-        self,
-        id: str,
-        kind: str,
-        name: str,
-        payload: bytes,
-        dedup: str | None = None,
-        digest: bytes | None = None,
-    ) -> Verdict:
-        found = await self.resolve_id(id)
-        outcome = await self._committer.ask(
-            Send(found, kind, name, payload, self._clock.now(), dedup, digest)
-        )
-        if outcome.verdict is Verdict.GONE:
-            if outcome.instance is None:
-                raise UnknownInstance(id)
-            raise InstanceEnded(found, outcome.detail, name or kind)
-        if outcome.verdict is Verdict.APPLIED:
-            self._message_sent(outcome.number or 0, outcome.owner)
-        return outcome.verdict
-
-    def _message_sent(self, number: int, owner: int | None) -> None:
-        executor, worker = self._executor, self._committer.worker
-        if executor is not None and worker is not None and owner == worker[0]:
-            executor.fetch_inbox(number)
-        else:
-            self._tell(Keeper.work_came)
-
-    # --- verbs: asking
-
-    async def resolve_id(self, id: str) -> str:
-        """The whole id behind a unique prefix.
-
-        Raises:
-            UnknownInstance: none fits, or several do.
-        """
-        if len(id) >= 20:
-            return id
-        found = await self._reader.ask(lambda: self._store.ids(id)) if id else []
-        if len(found) == 1 or id in found:
-            return id if id in found else found[0]
-        raise UnknownInstance(id, tuple(found))
-
-    async def get(self, id: str) -> Instance:
-        """An instance as it stands; `id` may be a unique prefix.
-
-        Raises:
-            UnknownInstance: none fits, or several do.
-        """
-        return Instance.of(await self._record(id), self._code.codec)
-
-    async def log(self, id: str) -> list[Entry]:
-        """The log of an instance's present generation."""
-        record = await self._record(id)
-        rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
-        return [entry_of(row, self._code.codec) for row in rows]
-
-    async def replay(self, id: str) -> Done | Failed | Suspended:
-        """Re-drive an instance from its stored log; nothing is written or performed.
-
-        Returns:
-            What the code that runs here makes of the record.
-
-        Raises:
-            Diverged: it would not have made this record.
-            UnknownFlow: the flow, or its version, isn't registered here.
-        """
-        record = await self._record(id)
-        rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
-        codec = self._code.codec
-        pending = None
-        if record.pending is not None and record.status not in ENDED:
-            pending = decode_pending(codec.decode(record.pending))
-        return drive(
-            self._code.flows.get(record.flow, record.version),
-            codec.decode(record.input),
-            [entry_of(row, codec) for row in rows],
-            seed=record.seed,
-            generation=record.generation,
-            started=record.started,
-            pending=pending,
-            codec=codec,
-        )
-
-    async def instances(
-        self,
-        *,
-        status: str | None = None,
-        flow: str | None = None,
-        key: str | None = None,
-    ) -> AsyncIterator[Instance]:
-        """Iterate over instances, oldest first, a page at a time."""
-        after = 0
-        while True:
-            page = await self._reader.ask(
-                lambda after=after: self._store.instances(  # type: ignore[misc]
-                    status=status, flow=flow, key=key, after=after, limit=_PAGE
-                )
-            )
-            for record in page:
-                yield Instance.of(record, self._code.codec)
-            if len(page) < _PAGE:
-                return
-            after = page[-1].number
+    # --- verbs: waiting
 
     async def wait(self, id: str, *, timeout: timedelta | float | None = None) -> Instance:  # noqa: ASYNC109
         """Wait until an instance has ended.
@@ -576,13 +350,6 @@ class Engine:
             await self._idle.wait()
             if self._keeper.idle:
                 return
-
-    async def _record(self, id: str) -> InstanceRecord:
-        found = await self.resolve_id(id)
-        record = await self._reader.ask(lambda: self._store.instance(found))
-        if record is None:
-            raise UnknownInstance(id)
-        return record
 
 
 @contextlib.asynccontextmanager

@@ -41,7 +41,7 @@ class Attempt:
         blob: the encoded result, once it is there.
         value: the result after its round trip through the codec.
         failure: or how it failed.
-        error: the exception itself, for the retry policy.
+        error: the exception itself, for the retry policy; None where no attempt more helps.
         over: the executor no longer wants its result.
         overdue: its timeout passed while its thread ran on.
     """
@@ -70,6 +70,8 @@ class Attempt:
             self.value = value if codec.is_plain(value) else codec.decode(self.blob)
         except TriggerflowError as refused:
             self.fail(refused)
+            # Another attempt would do its work again and give the same.
+            self.error = None
 
     def fail(self, error: BaseException) -> None:
         """Keep the failure."""
@@ -132,6 +134,9 @@ class Performer:
         """A thread is lost to a step that overran its timeout: it no longer counts."""
         with self._guard:
             self._most += 1
+        if self._queue.qsize():
+            # What waited behind it may run now; no other attempt need come for that.
+            self._grow()
 
     def thread_came_back(self) -> None:
         """The overdue step ended after all."""
@@ -158,14 +163,19 @@ class Performer:
                     attempt.succeed(
                         await attempt.fn(*attempt.args, **attempt.kwargs), self._codec
                     )
-                except trio.Cancelled:
+                except (trio.Cancelled, KeyboardInterrupt):
                     raise
-                except Exception as error:  # noqa: BLE001
-                    attempt.fail(error)
-                except (SystemExit, BaseExceptionGroup) as error:
-                    # A group that holds a cancel belongs to trio.
-                    if isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled):
+                except BaseExceptionGroup as group:
+                    if group.subgroup(KeyboardInterrupt) is not None:
                         raise
+                    # A cancel among them belongs to trio. What the step raised beside it,
+                    # while it was stopped, must not leave the step.
+                    cancelled = group.subgroup(trio.Cancelled)
+                    if cancelled is not None:
+                        raise cancelled from None
+                    attempt.fail(group)
+                except BaseException as error:  # noqa: BLE001
+                    # Even SystemExit: a step must not end the engine.
                     attempt.fail(error)
             if timer.cancelled_caught:
                 attempt.fail(TimedOut(attempt.tag))
@@ -184,11 +194,9 @@ class Performer:
             value = attempt.fn(*attempt.args, **attempt.kwargs)
             if inspect.iscoroutine(value):
                 value.close()
-                raise DefinitionError(
-                    f"step {attempt.name!r}",
-                    "is a plain function that returned a coroutine",
-                    "write it with `async def`",
-                )
+                attempt.fail(_no_coroutine_function(attempt))
+                attempt.error = None
+                return
             attempt.succeed(value, self._codec)
         except BaseException as error:  # noqa: BLE001
             # Even SystemExit: a step must not end the pool's thread, nor the process.
@@ -225,6 +233,14 @@ class Performer:
             self._posted = False
         if not self._closed:
             self._finished(done)
+
+
+def _no_coroutine_function(attempt: Attempt) -> DefinitionError:
+    return DefinitionError(
+        f"step {attempt.name!r}",
+        "is a plain function that returned a coroutine",
+        "write it with `async def`",
+    )
 
 
 def is_async(fn: Callable[..., Any]) -> bool:

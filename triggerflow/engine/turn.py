@@ -130,7 +130,11 @@ class _Drive:
         kept = self.run.pending[tag]
         if isinstance(effect, Call) and effect.options.retry and attempt.error is not None:
             chance = f"{self.run.id}\0{self.run.generation}\0{tag}".encode()
-            delay = effect.options.retry.delay(attempt.error, kept.attempts + 1, chance)
+            try:
+                delay = effect.options.retry.delay(attempt.error, kept.attempts + 1, chance)
+            except Exception as error:  # noqa: BLE001
+                # Such as RetryAfter("soon"): the step's mistake, and no divergence.
+                delay, failure = None, Failure.of(error)
             if delay is not None:
                 self.run.pending[tag] = attrs.evolve(
                     kept, due=self.now + delay, attempts=kept.attempts + 1

@@ -6,7 +6,7 @@ and says so, and its neighbours land all the same. An unexpected error rolls the
 batch back and is raised.
 
 In a batch, the store decides in one order: the worker's fence, turns and blocks, appends,
-starts, dispatches, messages, releases, claims.
+starts, dispatches, messages, unblocks, releases, claims.
 """
 
 from __future__ import annotations
@@ -179,6 +179,16 @@ class Send:
 
 
 @attrs.define(slots=True)
+class Unblock:
+    """Let a blocked instance be tried again, by any build; its crashes are forgotten.
+
+    `GONE` if there is no such instance, `CONFLICT` if it isn't blocked.
+    """
+
+    instance: str
+
+
+@attrs.define(slots=True)
 class LogRow:
     """One entry as stored: `value` holds the value, or the failure's record if `failed`."""
 
@@ -266,7 +276,7 @@ class Claim:
     warm: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
 
 
-Operation = Append | Dispatch | Start | Send | Turn | Block | Release | Claim
+Operation = Append | Dispatch | Start | Send | Unblock | Turn | Block | Release | Claim
 
 
 @attrs.define(slots=True)

@@ -145,9 +145,9 @@ class _Bench:
     # --- instances
 
     def start(self, *ids: str, flow: str = "welcome", version: int | None = 1) -> None:
-        for id in ids:
-            found = self.ask(Start(self.new(id, flow, version)))
-            _same(f"start of {id}", found.verdict, APPLIED)
+        for name in ids:
+            found = self.ask(Start(self.new(name, flow, version)))
+            _same(f"start of {name}", found.verdict, APPLIED)
 
     def worker(
         self, build: str = "build-a", flows: Iterable[tuple[str, int]] = _FLOWS
@@ -209,7 +209,9 @@ class _Bench:
         """Let workers die so many times, each while it owns all it can claim."""
         for _ in range(times):
             worker = self.worker()
-            _true("there is something to claim", self.claim(worker, alone=True, **claim).claimed)
+            _true(
+                "there is something to claim", self.claim(worker, alone=True, **claim).claimed
+            )
             self.reopen(crash=True)
             self.store.reap(now=self.now, lease=_LEASE)
 
@@ -279,7 +281,9 @@ def append_applies(w: _Bench) -> None:
         ("running", None, 1, 0, 0, 1),
     )
     _same("input and seed", (made.input, made.seed), (b"input", b"seed"))
-    _same("origin", (made.activity, made.trigger, made.trigger_cid), ("cid-x", "a", "cid-a-one"))
+    _same(
+        "origin", (made.activity, made.trigger, made.trigger_cid), ("cid-x", "a", "cid-a-one")
+    )
     _same("times", (made.created, made.started, made.ended), (w.now, None, None))
 
 
@@ -643,7 +647,11 @@ def send_lands_in_order(w: _Bench) -> None:
     _same(
         "inbox",
         parts,
-        [("signal", "a", b"1", w.now), ("complete", "b", b"3", w.now), ("signal", "c", b"4", w.now)],
+        [
+            ("signal", "a", b"1", w.now),
+            ("complete", "b", b"3", w.now),
+            ("signal", "c", b"4", w.now),
+        ],
     )
     _same("numbers", [r.id for r in rows], [each.inbox for each in (found[0], *found[2:])])
     _same("after the first", w.messages(one, rows[0].id), [b"3", b"4"])
@@ -751,8 +759,8 @@ def retry_needs_a_failure(w: _Bench) -> None:
     w.owned(worker, "owned")
     w.start("runnable")
     before = w.everything()
-    for id in ("done", "blocked", "parked", "owned", "runnable"):
-        _same(f"retry of {id}", w.ask(w.send(id, kind="retry")).verdict, CONFLICT)
+    for name in ("done", "blocked", "parked", "owned", "runnable"):
+        _same(f"retry of {name}", w.ask(w.send(name, kind="retry")).verdict, CONFLICT)
     _same("the store", w.everything(), before)
     _same("retry of nobody", w.ask(w.send("nobody", kind="retry")).verdict, GONE)
 
@@ -793,12 +801,12 @@ def retry_with_taken_key(w: _Bench) -> None:
 def retries_of_one_key_in_one_batch(w: _Bench) -> None:
     """Of two failed instances of one key that are retried in one batch, one is refused."""
     worker = w.worker()
-    for id in ("i1", "i2"):
-        w.ask(Start(w.new(id, key="k")))
+    for name in ("i1", "i2"):
+        w.ask(Start(w.new(name, key="k")))
         w.end(worker, w.claim(worker).claimed[0], "failed")
     found = w.commit(w.send("i1", kind="retry"), w.send("i2", kind="retry"))
     _same("verdicts", [each.verdict for each in found], [APPLIED, CONFLICT])
-    _same("statuses", [w.get(id).status for id in ("i1", "i2")], ["running", "failed"])
+    _same("statuses", [w.get(name).status for name in ("i1", "i2")], ["running", "failed"])
 
 
 # --- turns -------------------------------------------------------------------------------
@@ -816,7 +824,8 @@ def _refused(
     who, turn, block = breach(worker, mine)
     turn = attrs.evolve(turn, consumed=(sent.inbox or 0,))
     before = (w.get("i1"), w.tags(mine), w.messages(mine))
-    for number, operation in enumerate((turn, block)):
+    operations: tuple[Operation, ...] = (turn, block)
+    for number, operation in enumerate(operations):
         found, landed = w.commit(operation, Start(w.new(f"n{number}")), worker=who)
         _same("refused and neighbour", (found.verdict, landed.verdict), (FENCED, APPLIED))
         _same("the instance", (w.get("i1"), w.tags(mine), w.messages(mine)), before)
@@ -938,7 +947,9 @@ def turn_extends_the_log(w: _Bench) -> None:
     w.do(worker, w.turn(attrs.evolve(one, log_length=2), "now#0", "call:c#0"))
     longer = w.store.log(one.number, 1)
     _same("what stood there", longer[:2], first)
-    _same("what came", [(r.position, r.tag) for r in longer[2:]], [(2, "now#0"), (3, "call:c#0")])
+    _same(
+        "what came", [(r.position, r.tag) for r in longer[2:]], [(2, "now#0"), (3, "call:c#0")]
+    )
     _same("lengths", (w.get("i1").log_length, w.get("i2").log_length), (4, 1))
     _same("the other log", w.tags(two), [(0, "sleep#0")])
     _same("another generation", w.store.log(one.number, 2), [])
@@ -1095,6 +1106,19 @@ def claim_takes_oldest_first(w: _Bench) -> None:
 
 
 @_check
+def claim_says_when_there_is_more(w: _Bench) -> None:
+    """A claim that leaves something claimable behind says that there may be more."""
+    w.start("i1", "i2", "i3")
+    one, two = w.worker(), w.worker("build-b")
+    _same("one is left", w.claim(one, limit=2).more, True)
+    w.claim(one, limit=2)
+    _same("nothing is left", w.claim(one, limit=2).more, False)
+    for name in ("i1", "i2"):
+        w.do(one, w.block(w.get(name)))
+    _same("a blocked one is left", w.claim(two, build="build-b", blocked=1).more, True)
+
+
+@_check
 def claim_takes_known_flows(w: _Bench) -> None:
     """A claim takes instances of flows and versions that the worker knows, no others."""
     w.worker("build-b", [("other", 1), ("welcome", 2)])
@@ -1103,7 +1127,7 @@ def claim_takes_known_flows(w: _Bench) -> None:
     w.start("i3")
     found = w.claim(w.worker())
     _same("claimed", [each.id for each in found.claimed], ["i3"])
-    _same("the others", [w.get(id).status for id in ("i1", "i2")], ["running"] * 2)
+    _same("the others", [w.get(name).status for name in ("i1", "i2")], ["running"] * 2)
 
 
 @_check
@@ -1149,13 +1173,13 @@ def claim_forgets_tried_builds_at_the_end(w: _Bench) -> None:
 def claim_takes_few_blocked(w: _Bench) -> None:
     """Of blocked instances a claim takes at most its blocked share, within its limit."""
     one, two = w.worker(), w.worker("build-b")
-    for id in ("b1", "b2", "b3"):
-        w.do(one, w.block(w.owned(one, id)))
+    for name in ("b1", "b2", "b3"):
+        w.do(one, w.block(w.owned(one, name)))
     w.start("i1", "i2", "i3")
     _same("no share", w.claim(two, build="build-b", limit=0, blocked=0).claimed, ())
     found = [c.id for c in w.claim(two, build="build-b", limit=3, blocked=2).claimed]
     _true(f"at most 3 are claimed, not {found}", len(found) <= 3)
-    blocked = [id for id in found if id.startswith("b")]
+    blocked = [name for name in found if name.startswith("b")]
     _true(f"runnable ones leave room for a blocked one in {found}", blocked)
     _true(f"at most 2 of {found} were blocked", len(blocked) <= 2)
     _true(f"the oldest come first in {blocked}", blocked == ["b1", "b2"][: len(blocked)])
@@ -1176,8 +1200,8 @@ def claim_leaves_crash_limit(w: _Bench) -> None:
 def claim_flips_due_timers(w: _Bench) -> None:
     """A claim takes parked instances that are due, and says when the next one is."""
     worker = w.worker()
-    for id, due in (("i1", 10.0), ("i2", 20.0), ("i3", None), ("i4", 30.0)):
-        w.park(worker, w.owned(worker, id), due=None if due is None else w.now + due)
+    for name, due in (("i1", 10.0), ("i2", 20.0), ("i3", None), ("i4", 30.0)):
+        w.park(worker, w.owned(worker, name), due=None if due is None else w.now + due)
     found = w.claim(worker, now=w.now + 9)
     _same("too early", (found.claimed, found.next_due), ((), w.now + 10))
     _same("the clock is the caller's", w.claim(worker).claimed, ())
@@ -1211,11 +1235,11 @@ def claim_of_suspects(w: _Bench) -> None:
     w.start("i2", "i3")
     worker = w.worker()
     found = w.claim(worker, limit=1)
-    _same("not alone", ([c.id for c in found.claimed], found.detail), (["i2"], "suspects"))
+    _same("not alone", ([c.id for c in found.claimed], found.suspects), (["i2"], True))
     found = w.claim(w.worker(), alone=True)
     _same("alone", [(c.id, c.crashes) for c in found.claimed], [("i1", SUSPECT)])
     found = w.claim(w.worker(), alone=True)
-    _same("the rest", ([c.id for c in found.claimed], found.detail), (["i3"], ""))
+    _same("the rest", ([c.id for c in found.claimed], found.suspects), (["i3"], False))
 
 
 @_check
@@ -1241,7 +1265,7 @@ def claim_blocks_unknown_flows(w: _Bench) -> None:
     w.start("i3", flow="ghost", version=None)
     worker = w.worker()
     _same("claimed", w.claim(worker).claimed, ())
-    found = [(w.get(id).status, w.get(id).cause) for id in ("i1", "i2", "i3")]
+    found = [(w.get(name).status, w.get(name).cause) for name in ("i1", "i2", "i3")]
     unknown = ("blocked", "unknown_flow")
     _same("instances", found, [unknown, ("blocked", "unknown_version"), unknown])
     _true("the reason names the flow", "ghost" in (w.get("i1").reason or ""))
@@ -1427,8 +1451,8 @@ def sync_supersedes_by_name(w: _Bench) -> None:
     _same("generation", generation, second)
     _same("current", sorted(t.cid for t in found), ["cid-a-two", "cid-b-one"])
     _same("firing", [f.trigger_cid for f in w.store.firings("cid-x")], ["cid-a-one"])
-    found = w.ask(w.append("y", [w.fires("a", "i2", "two")], second)).verdict
-    _same("an append planned with the new one", found, APPLIED)
+    landed = w.ask(w.append("y", [w.fires("a", "i2", "two")], second))
+    _same("an append planned with the new one", landed.verdict, APPLIED)
 
 
 @_check
@@ -1451,7 +1475,11 @@ def sync_goes_back(w: _Bench) -> None:
 def ask_for_nothing(w: _Bench) -> None:
     """What isn't there is None or empty, never an error."""
     store = w.store
-    _same("one", (store.instance("nobody"), store.activity("cid-x"), store.next_due()), (None,) * 3)
+    _same(
+        "one",
+        (store.instance("nobody"), store.activity("cid-x"), store.next_due()),
+        (None,) * 3,
+    )
     many = (store.firings("cid-x"), store.log(7, 1), store.inbox(7), store.outbox(5))
     _same("many", many, ([], [], [], []))
     more = (store.woken(7), store.workers(), store.instances(), store.ids("x"))
@@ -1532,8 +1560,8 @@ def counts_count(w: _Bench) -> None:
 def next_due_is_the_earliest(w: _Bench) -> None:
     """The next due time is that of the parked ones, not of running or ended ones."""
     worker = w.worker()
-    for id, due in (("i1", 30.0), ("i2", 20.0), ("i3", None)):
-        w.park(worker, w.owned(worker, id), due=None if due is None else w.now + due)
+    for name, due in (("i1", 30.0), ("i2", 20.0), ("i3", None)):
+        w.park(worker, w.owned(worker, name), due=None if due is None else w.now + due)
     _same("two timers", w.store.next_due(), w.now + 20)
     w.ask(w.send("i2"))
     _same("one was woken", w.store.next_due(), w.now + 30)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.operations import Outcome, Send, Verdict
+from triggerflow.store.operations import Outcome, Send, Unblock, Verdict
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite.arrivals import next_number
 
@@ -119,3 +119,22 @@ def _key_taken(db: sqlite3.Connection, number: int) -> bool:
         (number,),
     ).fetchone()
     return found is not None
+
+
+def unblock(db: sqlite3.Connection, op: Unblock) -> Outcome:
+    """Decide and write an unblock; see `operations.Unblock`."""
+    row = db.execute(
+        "SELECT id, status FROM instance WHERE public_id = ?", (op.instance,)
+    ).fetchone()
+    if row is None:
+        return Outcome(Verdict.GONE)
+    number, status = row
+    if status != "blocked":
+        return Outcome(Verdict.CONFLICT, instance=op.instance, detail=status)
+    db.execute("DELETE FROM tried WHERE instance = ?", (number,))
+    db.execute(
+        "UPDATE instance SET status = 'running', cause = NULL, reason = NULL, crashes = 0"
+        " WHERE id = ?",
+        (number,),
+    )
+    return Outcome(Verdict.APPLIED, instance=op.instance, number=number)

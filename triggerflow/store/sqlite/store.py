@@ -27,6 +27,7 @@ from triggerflow.store.operations import (
     Send,
     Start,
     Turn,
+    Unblock,
     Verdict,
 )
 from triggerflow.store.sqlite import arrivals, claims, messages, reads, schema, turns, workers
@@ -349,6 +350,8 @@ def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         messages.send(
             db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes
         )
+    for index, op in groups.get(Unblock, ()):
+        outcomes[index] = messages.unblock(db, op)
     if Release in groups and worker is not None:
         turns.release(db, worker, groups[Release], outcomes)
     if Claim in groups and worker is not None:

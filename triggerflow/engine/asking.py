@@ -1,0 +1,115 @@
+"""The verbs that only ask: instances, logs, and what the code here makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from triggerflow.core.driver import drive
+from triggerflow.core.log import decode_pending
+from triggerflow.engine.reader import Reader
+from triggerflow.engine.running import entry_of
+from triggerflow.engine.views import Instance
+from triggerflow.errors import UnknownInstance
+from triggerflow.store.records import ENDED
+
+if TYPE_CHECKING:
+    from triggerflow.core.driver import Done, Failed, Suspended
+    from triggerflow.core.log import Entry
+    from triggerflow.engine.settings import Code
+    from triggerflow.store.protocol import Store
+    from triggerflow.store.records import InstanceRecord
+
+_PAGE: Final = 100
+_ID_LENGTH: Final = 20
+
+
+class Asking:
+    """What an open store can be asked. `Engine` builds on it."""
+
+    def __init__(self, store: Store, code: Code, *, inline: bool) -> None:
+        self._store = store
+        self._code = code
+        self._reader = Reader(inline=inline)
+
+    async def resolve_id(self, id: str) -> str:
+        """The whole id behind a unique prefix.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        if len(id) >= _ID_LENGTH:
+            return id
+        found = await self._reader.ask(lambda: self._store.ids(id)) if id else []
+        if len(found) == 1 or id in found:
+            return id if id in found else found[0]
+        raise UnknownInstance(id, tuple(found))
+
+    async def get(self, id: str) -> Instance:
+        """An instance as it stands; `id` may be a unique prefix.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        return Instance.of(await self._record(id), self._code.codec)
+
+    async def log(self, id: str) -> list[Entry]:
+        """The log of an instance's present generation."""
+        record = await self._record(id)
+        rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
+        return [entry_of(row, self._code.codec) for row in rows]
+
+    async def replay(self, id: str) -> Done | Failed | Suspended:
+        """Re-drive an instance from its stored log; nothing is written or performed.
+
+        Returns:
+            What the code that runs here makes of the record.
+
+        Raises:
+            Diverged: it would not have made this record.
+            UnknownFlow: the flow, or its version, isn't registered here.
+        """
+        record = await self._record(id)
+        rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
+        codec = self._code.codec
+        pending = None
+        if record.pending is not None and record.status not in ENDED:
+            pending = decode_pending(codec.decode(record.pending))
+        return drive(
+            self._code.flows.get(record.flow, record.version),
+            codec.decode(record.input),
+            [entry_of(row, codec) for row in rows],
+            seed=record.seed,
+            generation=record.generation,
+            started=record.started,
+            pending=pending,
+            codec=codec,
+        )
+
+    async def instances(
+        self,
+        *,
+        status: str | None = None,
+        flow: str | None = None,
+        key: str | None = None,
+    ) -> AsyncIterator[Instance]:
+        """Iterate over instances, oldest first, a page at a time."""
+        after = 0
+        while True:
+            page = await self._reader.ask(
+                lambda after=after: self._store.instances(  # type: ignore[misc]
+                    status=status, flow=flow, key=key, after=after, limit=_PAGE
+                )
+            )
+            for record in page:
+                yield Instance.of(record, self._code.codec)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].number
+
+    async def _record(self, id: str) -> InstanceRecord:
+        found = await self.resolve_id(id)
+        record = await self._reader.ask(lambda: self._store.instance(found))
+        if record is None:
+            raise UnknownInstance(id)
+        return record

@@ -1,0 +1,148 @@
+"""The verbs that send a message to one instance: its owner alone writes its log."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.engine.asking import Asking
+from triggerflow.engine.views import Instance
+from triggerflow.errors import (
+    InstanceConflict,
+    InstanceEnded,
+    SignalConflict,
+    UnknownInstance,
+)
+from triggerflow.store.operations import Send, Unblock, Verdict
+
+if TYPE_CHECKING:
+    from triggerflow.engine.clock import Clock
+    from triggerflow.engine.committer import Committer
+    from triggerflow.engine.settings import Code
+    from triggerflow.store.protocol import Store
+
+
+class Sending(Asking, ABC):
+    """Signals, cancels and the like. `Engine` builds on it."""
+
+    def __init__(
+        self, store: Store, code: Code, committer: Committer, clock: Clock, *, inline: bool
+    ) -> None:
+        super().__init__(store, code, inline=inline)
+        self._committer = committer
+        self._clock = clock
+
+    @abstractmethod
+    def _work_came(self) -> None:
+        """Something may be runnable; an engine that works looks for it."""
+
+    @abstractmethod
+    def _message_sent(self, number: int, owner: int | None) -> None:
+        """A message landed in the inbox of an instance that `owner` has."""
+
+    async def signal(
+        self,
+        id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        dedup: str | None = None,
+    ) -> bool:
+        """Send a signal; one that nobody waits for yet is kept.
+
+        Args:
+            dedup: a repeat with an equal key and payload is dropped.
+
+        Returns:
+            Whether it was stored; False for a repeat.
+
+        Raises:
+            UnknownInstance, InstanceEnded: nothing was stored.
+            SignalConflict: the dedup key came before with another payload.
+        """
+        blob = self._code.codec.encode(payload, "payload")
+        digest = self._code.codec.digest((payload,), {}, "payload") if dedup else None
+        outcome = await self._send(id, "signal", name, blob, dedup, digest)
+        if outcome is Verdict.CONFLICT:
+            raise SignalConflict(id, name, dedup or "")
+        return outcome is Verdict.APPLIED
+
+    async def complete(self, id: str, tag: str, value: Any = None) -> None:
+        """Give a pending call its result from outside; an attempt that runs is dropped.
+
+        Raises:
+            InstanceConflict: the instance doesn't wait for a call under this tag.
+        """
+        record = await self._record(id)
+        view = Instance.of(record, self._code.codec)
+        if tag not in view.waiting or "call:" not in tag.rpartition("/")[2]:
+            waiting = ", ".join(view.waiting) or "nothing"
+            raise InstanceConflict(
+                record.id,
+                f"complete({tag!r})",
+                f"an instance that waits for {waiting}",
+                "a pending call's tag",
+            )
+        blob = self._code.codec.encode(value, "value")
+        await self._send(record.id, "complete", tag, blob)
+
+    async def cancel(self, id: str) -> bool:
+        """Ask an instance to end: it gets `FlowCancelled` at its yield and may clean up.
+
+        Returns:
+            Whether this was the first request.
+
+        Raises:
+            UnknownInstance, InstanceEnded: there is nothing to cancel.
+        """
+        none = self._code.codec.encode(None)
+        return await self._send(id, "cancel", "", none) is Verdict.APPLIED
+
+    async def retry(self, id: str) -> None:
+        """Let a failed instance go on: a failure at its log's end is voided.
+
+        The step at fault gets fresh attempts under the same idempotency key. A flow whose
+        own code raised is driven again from the entry at which it did.
+
+        Raises:
+            InstanceConflict: it has not failed, or its key is held by another one now.
+        """
+        none = self._code.codec.encode(None)
+        if await self._send(id, "retry", "", none) is Verdict.CONFLICT:
+            record = await self._record(id)
+            raise InstanceConflict(record.id, "retry", record.status, "failed, its key free")
+
+    async def unblock(self, id: str) -> None:
+        """Let a blocked instance be tried again, its crashes and tried builds forgotten.
+
+        Raises:
+            InstanceConflict: it isn't blocked.
+        """
+        found = await self.resolve_id(id)
+        outcome = await self._committer.ask(Unblock(found))
+        if outcome.verdict is Verdict.GONE:
+            raise UnknownInstance(id)
+        if outcome.verdict is Verdict.CONFLICT:
+            raise InstanceConflict(found, "unblock", outcome.detail, "blocked")
+        self._work_came()
+
+    async def _send(
+        self,
+        id: str,
+        kind: str,
+        name: str,
+        payload: bytes,
+        dedup: str | None = None,
+        digest: bytes | None = None,
+    ) -> Verdict:
+        found = await self.resolve_id(id)
+        outcome = await self._committer.ask(
+            Send(found, kind, name, payload, self._clock.now(), dedup, digest)
+        )
+        if outcome.verdict is Verdict.GONE:
+            if outcome.instance is None:
+                raise UnknownInstance(id)
+            raise InstanceEnded(found, outcome.detail, name or kind)
+        if outcome.verdict is Verdict.APPLIED:
+            self._message_sent(outcome.number or 0, outcome.owner)
+        return outcome.verdict

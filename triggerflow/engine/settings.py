@@ -1,0 +1,58 @@
+"""How an engine runs, and what code it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from triggerflow.core.codec import Limits, ValueCodec
+from triggerflow.engine.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from triggerflow.core.activity import Activity
+    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.triggers import Guard, Trigger
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How an engine runs.
+
+    Attributes:
+        work: drive flows here; otherwise only write and ask.
+        deferred: leave the dispatch of appended activities to workers.
+        threads: how many plain steps may run at once.
+        capacity: how many instances may be owned at once.
+        keep_warm: how many parked instances keep their live replay.
+        lease: seconds without a sign of life after which a worker counts as dead.
+        guard_limit: seconds that a guard may take.
+        limits: size and depth of documents.
+        inline: run commits and plain steps on the loop's thread, for virtual time.
+        clock: where the time comes from.
+    """
+
+    work: bool = True
+    deferred: bool = False
+    threads: int = 32
+    capacity: int = 2000
+    keep_warm: int = 1000
+    lease: float = 30.0
+    guard_limit: float = 5.0
+    limits: Limits = attrs.field(factory=Limits)
+    inline: bool = False
+    clock: Clock = attrs.field(factory=SystemClock)
+
+
+@attrs.frozen(kw_only=True)
+class Code:
+    """What an app brings: flows, triggers, guards, classes, and its plugins' say."""
+
+    flows: FlowRegistry
+    triggers: tuple[Trigger, ...]
+    guards: dict[str, Guard]
+    codec: ValueCodec
+    build: str
+    validate: Callable[[Activity], None]
+    announced: Callable[[Activity, Any], None] | None = None

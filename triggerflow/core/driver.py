@@ -11,6 +11,7 @@ The pending set is a pure output of the drive (`Replay.pending`, in the order of
 
 from __future__ import annotations
 
+import contextlib
 import random as _random
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -228,7 +229,7 @@ class Replay:
             if kept.digest is not None and found != kept.digest:
                 raise self._diverged(
                     recorded=f"{tag} in flight, arguments {kept.digest.hex()[:12]}",
-                    expected=f"{tag}, arguments {'none' if found is None else found.hex()[:12]}",
+                    expected=f"{tag}, arguments {_short(found)}",
                     reason="pending",
                     branch=waiting.branch,
                     detail=_arguments(waiting.effect),
@@ -302,7 +303,7 @@ class Replay:
             if found != entry.digest:
                 raise self._diverged(
                     recorded=f"{entry.tag}, arguments {entry.digest.hex()[:12]}",
-                    expected=f"{entry.tag}, arguments {'none' if found is None else found.hex()[:12]}",
+                    expected=f"{entry.tag}, arguments {_short(found)}",
                     reason="digest",
                     branch=waiting.branch,
                     detail=_arguments(waiting.effect),
@@ -356,7 +357,7 @@ class Replay:
             return True
         return False
 
-    # --- the generators ------------------------------------------------------------------------
+    # --- the generators
 
     def _advance(self, branch: Branch, value: Any, error: BaseException | None) -> None:
         """Drive one branch until it waits; where it ends, go on with what that sets free.
@@ -442,18 +443,18 @@ class Replay:
                     branch.waiting = waiting
                     self.pending[tag] = waiting
                     self.armed.append(tag)
-                    return
+                    return  # noqa: TRY300 - an else block would stand far from here
                 except (DefinitionError, EncodingRefused, EffectMisused) as refused:
                     error = refused.with_traceback(None)
                 self._spend()
-            join = self._end(branch, value, error)
-            if join is None:
+            completed = self._end(branch, value, error)
+            if completed is None:
                 return
             at = branch.at
-            branch = join.parent
+            branch = completed.parent
             branch.waiting = None
             branch.at = at
-            value, error = join.outcome()
+            value, error = completed.outcome()
 
     def _spend(self) -> None:
         self._spins += 1
@@ -579,7 +580,7 @@ class Replay:
             diverged.location = _raised_at(error)
         raise diverged from error
 
-    # --- effects that cost no wait ---------------------------------------------------------------
+    # --- effects that cost no wait
 
     def _immediate(self, branch: Branch, effect: Effect[Any], tag: str) -> Any:
         if isinstance(effect, Now):
@@ -660,7 +661,7 @@ class Replay:
             what, "was built and dropped without a yield", "write `yield` before it"
         )
 
-    # --- what to say -------------------------------------------------------------------------------
+    # --- what to say
 
     def _refused(self, entry: Entry) -> Diverged:
         if entry.tag == CANCEL and self._cancelled:
@@ -769,7 +770,7 @@ def _fresh(entry: Entry | tuple[str, Any], codec: ValueCodec) -> Entry:
 
 
 def _flow_name(flow: Any) -> str:
-    name: str = getattr(flow, "name", None) or getattr(flow, "__name__", repr(flow))
+    name = str(getattr(flow, "name", None) or getattr(flow, "__name__", None) or _shown(flow))
     version = getattr(flow, "version", None)
     return name if version is None else f"{name}/{version}"
 
@@ -865,7 +866,14 @@ def _arguments(effect: Effect[Any]) -> str:
     shown = ", ".join(
         [*(_shown(each) for each in args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())]
     )
-    return f"your code now passes ({shown:.300}); the log keeps only the digest of what it passed then"
+    return (
+        f"your code now passes ({shown:.300}); "
+        "the log keeps only the digest of what it passed then"
+    )
+
+
+def _short(digest: bytes | None) -> str:
+    return "none" if digest is None else digest.hex()[:12]
 
 
 def _shown(value: Any) -> str:
@@ -886,13 +894,11 @@ def _close(branch: Branch) -> None:
     if isinstance(waiting, Join):
         for child in waiting.children:
             _close(child)
-    generator = branch.generator
+    generator: Any = branch.generator
     # Not `close`: with a yield on its way out, and a `yield from` around that, Python would
     # complain on stderr. What can't stop yielding is given up after a while.
     for _ in range(_MOST_CLOSING):
         if generator.gi_frame is None:
             return
-        try:
+        with contextlib.suppress(BaseException):
             generator.throw(_Evicted())
-        except BaseException:  # noqa: BLE001, S110
-            pass

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from datetime import UTC, datetime
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, overload
+from uuid import UUID
 
 import attrs
 
@@ -316,7 +317,7 @@ class Now(Effect[datetime]):
     kind = "now"
 
 
-class Uuid4(Effect["UUID"]):
+class Uuid4(Effect[UUID]):
     """A UUID that replay makes again: see `uuid4`."""
 
     __slots__ = ()

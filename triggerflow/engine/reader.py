@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import trio
 
+from triggerflow.errors import EngineClosed
+
 T = TypeVar("T")
 
 
@@ -38,8 +40,11 @@ class Reader:
 
         Raises:
             Exception: what it raised.
+            EngineClosed: the engine isn't open any more.
         """
-        if self._inline or self._closed:
+        if self._closed:
+            raise EngineClosed("reading")
+        if self._inline:
             await trio.lowlevel.checkpoint()
             return read()
         answer: list[Any] = []

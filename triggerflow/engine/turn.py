@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from triggerflow.store.records import InboxRow
 
 
+# A turn with so many entries commits and goes on: no transaction grows without bound.
+_MOST_ENTRIES: Final = 10_000
 # None, encoded: the value of entries that carry none.
 _NONE: Final = b"\xf6"
 
@@ -52,7 +54,7 @@ class Taken:
 class _Drive:
     """One turn in the making."""
 
-    __slots__ = ("codec", "consumed", "now", "perform", "replay", "rows", "run")
+    __slots__ = ("codec", "consumed", "now", "perform", "replay", "rows", "run", "settling")
 
     def __init__(self, run: Running, replay: Replay, codec: ValueCodec, now: float) -> None:
         self.run = run
@@ -62,6 +64,12 @@ class _Drive:
         self.rows: list[LogRow] = []
         self.consumed: list[InboxRow] = []
         self.perform: list[str] = []
+        self.settling = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the rest must wait for the next turn."""
+        return len(self.rows) >= _MOST_ENTRIES
 
     def begin(self) -> None:
         """What the drive itself recorded, before anything is fed."""
@@ -93,17 +101,22 @@ class _Drive:
 
     def _settle(self) -> None:
         """Patch marks and side effects come before the next resolution."""
+        if self.settling:
+            # A side effect was fed just now: the loop below goes on with what it set free.
+            return
+        self.settling = True
         replay = self.replay
-        while replay.recorded or replay.side_effects:
+        while replay.recorded or (replay.side_effects and not self.full):
             recorded, replay.recorded = replay.recorded, []
             for entry in recorded:
                 blob = self.codec.encode(entry.value)
                 self.rows.append(LogRow(entry.tag, blob, False, None, self.now))
-            if replay.side_effects:
+            if replay.side_effects and not self.full:
                 tag = replay.side_effects.pop(0)
                 waiting = replay.pending.get(tag)
                 if waiting is not None and isinstance(waiting.effect, SideEffect):
                     self._side_effect(tag, waiting.effect)
+        self.settling = False
 
     def _side_effect(self, tag: str, effect: SideEffect[Any]) -> None:
         try:
@@ -146,7 +159,7 @@ class _Drive:
         """Take what the flow waits for; the rest stays."""
         inbox = self.run.inbox
         index = 0
-        while index < len(inbox) and self.replay.outcome is None:
+        while index < len(inbox) and self.replay.outcome is None and not self.full:
             if self._message(inbox[index]):
                 self.consumed.append(inbox.pop(index))
                 # The flow moved: an older message may fit now.
@@ -210,7 +223,8 @@ class _Drive:
         outcome = self.replay.outcome
         value = None
         if outcome is None:
-            status = "running" if run.attempts or self.perform else "waiting"
+            stays = run.attempts or self.perform or self.full
+            status = "running" if stays else "waiting"
         elif isinstance(outcome, Done):
             status = "done"
             value = self.codec.encode(outcome.result)
@@ -270,17 +284,25 @@ def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Take
     run.fresh = False
     due, run.due = run.due, []
     drive.begin()
-    for attempt in results:
+    for index, attempt in enumerate(results):
+        if drive.full:
+            run.results[:0] = results[index:]
+            del results[index:]
+            break
         if replay.outcome is None:
             drive.result(attempt)
     if run.inbox:
         drive.messages()
     for tag in due:
-        if replay.outcome is None:
+        if drive.full:
+            run.due.append(tag)
+        elif replay.outcome is None:
             drive.timer(tag)
     if due and run.inbox:
         # A timer may have moved the flow to a wait for a message that is there already.
         drive.messages()
+    # The executor goes on with what didn't fit.
+    run.fresh = drive.full
     return drive.finish(results)
 
 

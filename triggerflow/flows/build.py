@@ -8,7 +8,9 @@ standard library are left out: they change without the flows changing).
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import sys
 import sysconfig
 from pathlib import Path
@@ -29,47 +31,71 @@ _INSTALLED: Final = tuple(
 def build_of(flows: Iterable[Flow]) -> str:
     """The build of the code behind these flows: 12 hex digits."""
     digest = hashlib.sha256()
-    modules: dict[str, ModuleType] = {}
+    sources: dict[str, bytes] = {}
     for flow in sorted(flows, key=lambda each: (each.name, each.version)):
         digest.update(f"{flow.label} {flow.code_hash}\n".encode())
         module = sys.modules.get(getattr(flow.fn, "__module__", "") or "")
         if module is not None:
-            _collect(module, modules)
-    for name in sorted(modules):
-        source = _source(modules[name])
-        if source is not None:
-            digest.update(name.encode() + b"\0" + hashlib.sha256(source).digest())
+            _collect(module, sources)
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(sources[name]).digest())
     return digest.hexdigest()[:12]
 
 
-def _collect(module: ModuleType, into: dict[str, ModuleType]) -> None:
-    """A module and the project modules that it names, transitively."""
+def _collect(module: ModuleType, into: dict[str, bytes]) -> None:
+    """The sources of a module and of the project modules that it imports, transitively."""
     todo = [module]
     while todo:
         each = todo.pop()
         if each.__name__ in into or not _is_project(each):
             continue
-        into[each.__name__] = each
-        for value in list(vars(each).values()):
-            if isinstance(value, ModuleType):
-                todo.append(value)
-                continue
-            name = getattr(value, "__module__", None)
-            home = sys.modules.get(name) if isinstance(name, str) else None
-            if home is not None:
-                todo.append(home)
+        source = into[each.__name__] = _source(each)
+        todo += filter(None, map(_module, _imports(each, source)))
+
+
+def _imports(module: ModuleType, source: bytes) -> set[str]:
+    """Names that may be modules, of every import in a module's source."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return set()
+    package = module.__name__ if hasattr(module, "__path__") else module.__package__ or ""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                kept = parents[: len(parents) - node.level + 1]
+                base = ".".join([*kept, base] if base else kept)
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _module(name: str) -> ModuleType | None:
+    """A module by its name, imported or, where only a function imports it, found."""
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return None if spec is None else importlib.util.module_from_spec(spec)
 
 
 def _is_project(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     if not file:
         return False
-    path = str(Path(file).resolve())
-    return not path.startswith((_OWN, *_INSTALLED))
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(folder) for folder in (_OWN, *_INSTALLED))
 
 
-def _source(module: ModuleType) -> bytes | None:
+def _source(module: ModuleType) -> bytes:
     try:
         return Path(module.__file__ or "").read_bytes()
     except OSError:
-        return None
+        return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, overload
@@ -128,6 +129,9 @@ def code_hash(fn: Callable[..., Any]) -> str:
     code = getattr(target, "__code__", None)
     if isinstance(target, FunctionType) and isinstance(code, CodeType):
         _feed_code(digest, code)
+        defaults = (target.__defaults__, sorted((target.__kwdefaults__ or {}).items()))
+        # Addresses in a repr differ from process to process.
+        digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(defaults)).encode())
     else:
         digest.update(repr(getattr(fn, "__qualname__", type(fn))).encode())
     return digest.hexdigest()[:16]

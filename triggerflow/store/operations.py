@@ -164,8 +164,8 @@ class Start:
 class Send:
     """Put a message into an instance's inbox and wake it.
 
-    `GONE` if there is no such instance or it has ended (a ``retry`` needs one that failed
-    or was cancelled, else `CONFLICT`); `DUPLICATE` for an equal dedup key and payload, or
+    `GONE` if there is no such instance or it has ended (a ``retry`` needs one that failed,
+    its key free, else `CONFLICT`); `DUPLICATE` for an equal dedup key and payload, or
     a second ``cancel``; `CONFLICT` for an equal dedup key with another payload.
     """
 

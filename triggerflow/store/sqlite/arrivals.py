@@ -17,6 +17,7 @@ from triggerflow.store.operations import (
     Verdict,
 )
 from triggerflow.store.records import Claimed, FiringRecord
+from triggerflow.store.sqlite import registry
 from triggerflow.store.sqlite.reads import firings_of
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 
 Items = Sequence[tuple[int, Any]]
 Outcomes = list[Any]
-
-
-def registry(db: sqlite3.Connection) -> int:
-    """The registry generation."""
-    number: int = db.execute("SELECT value FROM meta WHERE name = 'registry'").fetchone()[0]
-    return number
 
 
 def next_number(db: sqlite3.Connection, table: str) -> int:
@@ -173,7 +168,7 @@ def append(
     db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Outcomes
 ) -> None:
     """Decide and write appends; see `operations.Append`."""
-    generation = registry(db)
+    generation = registry.generation(db)
     cids = json.dumps([op.cid for _, op in items])
     known = dict(
         db.execute(
@@ -208,9 +203,11 @@ def append(
             Verdict.APPLIED, seq=number, firings=_written(rows, op), claimed=tuple(owned)
         )
     for index, cid, number in duplicates:
-        outcomes[index] = Outcome(
-            Verdict.DUPLICATE, seq=number, firings=tuple(firings_of(db, cid))
-        )
+        deferred = db.execute(
+            "SELECT 1 FROM outbox WHERE activity = ? AND trigger_spec IS NULL", (number,)
+        ).fetchone()
+        firings = None if deferred else tuple(firings_of(db, cid))
+        outcomes[index] = Outcome(Verdict.DUPLICATE, seq=number, firings=firings)
 
 
 def _written(rows: _Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
@@ -233,7 +230,7 @@ def _written(rows: _Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
 
 def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
     """Decide and write deferred dispatches; see `operations.Dispatch`."""
-    generation = registry(db)
+    generation = registry.generation(db)
     rows = _Arrivals(db)
     for index, op in items:
         outcomes[index] = _dispatch(db, op, rows, generation)

@@ -42,7 +42,7 @@ def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
         )
         claimed = _read(db, op, chosen)
     if len(numbers) < op.limit:
-        _block_unknown(db, op.build)
+        _block_unknown(db)
     due = db.execute(
         "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
     ).fetchone()[0]
@@ -76,21 +76,22 @@ _FREE = (
     f" AND {_KNOWN} AND {_UNTRIED} AND crashes {{}} ? ORDER BY id LIMIT ?"
 )
 
+_BLOCKED = (
+    "SELECT id FROM instance WHERE status = 'blocked' AND cause <> 'crash_limit'"
+    f" AND {_KNOWN} AND {_UNTRIED} AND crashes {{}} ? ORDER BY id LIMIT ?"
+)
+
 
 def _runnable(db: sqlite3.Connection, op: Claim) -> tuple[list[int], bool, bool]:
     """What to claim, whether suspects wait for an empty worker, and whether more is there."""
-    suspect = db.execute(_FREE.format(">="), (op.build, SUSPECT, 1)).fetchone()
+    suspect = (
+        db.execute(_FREE.format(">="), (op.build, SUSPECT, 1)).fetchone()
+        or db.execute(_BLOCKED.format(">="), (op.build, SUSPECT, 1)).fetchone()
+    )
     if suspect is not None and op.alone:
         return [suspect[0]], False, True
     share = min(op.blocked, op.limit)
-    blocked = [
-        n
-        for (n,) in db.execute(
-            "SELECT id FROM instance WHERE status = 'blocked' AND cause <> 'crash_limit'"
-            f" AND {_KNOWN} AND {_UNTRIED} ORDER BY id LIMIT ?",
-            (op.build, share),
-        )
-    ]
+    blocked = [n for (n,) in db.execute(_BLOCKED.format("<"), (op.build, SUSPECT, share))]
     left = op.limit - len(blocked)
     free = [n for (n,) in db.execute(_FREE.format("<"), (op.build, SUSPECT, left))]
     more = len(free) == left or len(blocked) == share > 0
@@ -115,8 +116,11 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
     return tuple(found)
 
 
-def _block_unknown(db: sqlite3.Connection, build: str) -> None:
-    """Runnable instances that no registered worker knows become visible as blocked."""
+def _block_unknown(db: sqlite3.Connection) -> None:
+    """Runnable instances that no registered worker knows become visible as blocked.
+
+    No build counts as tried: the first worker that knows the flow takes them.
+    """
     orphans = db.execute(
         "SELECT id, flow, version FROM instance WHERE status = 'running' AND owner IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM worker_flow w WHERE w.flow = instance.flow"
@@ -140,4 +144,3 @@ def _block_unknown(db: sqlite3.Connection, build: str) -> None:
             "UPDATE instance SET status = 'blocked', cause = ?, reason = ? WHERE id = ?",
             (cause, reason, number),
         )
-        db.execute("INSERT OR IGNORE INTO tried VALUES (?, ?)", (number, build))

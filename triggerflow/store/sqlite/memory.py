@@ -52,6 +52,7 @@ class MemoryStore(SqliteStore):
         db = self._db
         if db is None:
             raise StoreError(self.url, "is not open")
+        self._check_process()
         # One connection serves both sides, so a read waits for the transaction in flight.
         with self._lock().turn():
             return work(db)

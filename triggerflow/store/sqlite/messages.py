@@ -32,7 +32,6 @@ def send(
     }
     inbox = next_number(db, "inbox")
     rows: list[tuple[Any, ...]] = []
-    revived: list[tuple[int]] = []
     woken: list[tuple[int]] = []
     cancelled: list[tuple[int]] = []
     for index, op in items:
@@ -53,7 +52,12 @@ def send(
             db.execute(_INSERT, row)
         if status == "failed":
             target[2] = "running"
-            revived.append((number,))
+            # At once: it holds its key again, and the next of this batch must see that.
+            db.execute(
+                "UPDATE instance SET status = 'running', owner = NULL, ended = NULL,"
+                " value = NULL WHERE id = ?",
+                (number,),
+            )
         elif owner is None or owner != worker:
             woken.append((number,))
         outcomes[index] = Outcome(
@@ -70,12 +74,6 @@ def send(
         )
     if cancelled:
         db.executemany("UPDATE instance SET cancelled = 1 WHERE id = ?", cancelled)
-    if revived:
-        db.executemany(
-            "UPDATE instance SET status = 'running', owner = NULL, ended = NULL, value = NULL"
-            " WHERE id = ?",
-            revived,
-        )
 
 
 _INSERT = (

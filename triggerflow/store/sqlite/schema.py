@@ -6,7 +6,7 @@ import sqlite3
 from functools import cache
 from importlib import resources
 
-from triggerflow.errors import SchemaTooNew
+from triggerflow.errors import InternalError, SchemaTooNew
 
 
 @cache
@@ -69,4 +69,6 @@ def _statements(sql: str) -> list[str]:
         if sqlite3.complete_statement(buffer):
             found.append(buffer)
             buffer = ""
+    if buffer.strip():
+        raise InternalError(f"a migration's last statement has no end: {buffer.strip():.80}")
     return found

@@ -30,7 +30,16 @@ from triggerflow.store.operations import (
     Unblock,
     Verdict,
 )
-from triggerflow.store.sqlite import arrivals, claims, messages, reads, schema, turns, workers
+from triggerflow.store.sqlite import (
+    arrivals,
+    claims,
+    messages,
+    reads,
+    registry,
+    schema,
+    turns,
+    workers,
+)
 from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
 
 if TYPE_CHECKING:
@@ -83,6 +92,7 @@ class SqliteStore:
             self._locks = lock_file(self.path)
             with self._locks.turn():
                 self._db = self._connect()
+                schema.check(self._db, self.url)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 schema.migrate(self._db, self.url)
             self._reader = self._connect()
@@ -114,7 +124,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; see `Store.close`."""
-        if self._db is not None:
+        if self._db is not None and self._pid == os.getpid():
             for worker in list(self._workers):
                 self.forget_worker(worker)
         self.abandon()
@@ -175,7 +185,7 @@ class SqliteStore:
 
     def sync_triggers(self, triggers: Sequence[tuple[str, str, bytes]], *, now: float) -> int:
         """Make triggers current; see `Store.sync_triggers`."""
-        return self._write(lambda db: _sync(db, triggers, now))
+        return self._write(lambda db: registry.sync(db, triggers, now))
 
     # --- asking
 
@@ -192,7 +202,7 @@ class SqliteStore:
         def both(db: sqlite3.Connection) -> tuple[int, tuple[TriggerRecord, ...]]:
             # One snapshot: the generation must be the one of these triggers.
             with _snapshot(db):
-                return arrivals.registry(db), reads.triggers(db)
+                return registry.generation(db), reads.triggers(db)
 
         return self._read(both)
 
@@ -292,19 +302,23 @@ class SqliteStore:
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._reader is None:
             raise StoreError(self.url, "is not open")
+        self._check_process()
         with self._read_guard:
             return work(self._reader)
 
     def _writer(self) -> sqlite3.Connection:
         if self._db is None:
             raise StoreError(self.url, "is not open")
+        self._check_process()
+        return self._db
+
+    def _check_process(self) -> None:
         if self._pid and self._pid != os.getpid():
             raise StoreError(
                 self.url,
                 "was opened before this process was forked",
                 "open the app in the child, after the fork",
             )
-        return self._db
 
     def _lock(self) -> LockFile | NoLocks:
         if self._locks is None:
@@ -357,33 +371,6 @@ def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
     if Claim in groups and worker is not None:
         claims.claim(db, worker, groups[Claim], outcomes)
     return outcomes
-
-
-def _sync(
-    db: sqlite3.Connection, triggers: Sequence[tuple[str, str, bytes]], now: float
-) -> int:
-    generation = arrivals.registry(db)
-    current = dict(
-        db.execute("SELECT name, cid FROM trigger_spec WHERE state <> 'superseded'").fetchall()
-    )
-    wanted = [each for each in triggers if current.get(each[0]) != each[1]]
-    if not wanted:
-        return generation
-    generation += 1
-    db.execute("UPDATE meta SET value = ? WHERE name = 'registry'", (generation,))
-    for name, cid, spec in wanted:
-        db.execute(
-            "UPDATE trigger_spec SET state = 'superseded'"
-            " WHERE name = ? AND state <> 'superseded'",
-            (name,),
-        )
-        db.execute(
-            "INSERT INTO trigger_spec (cid, name, spec, state, registered, registry)"
-            " VALUES (?, ?, ?, 'active', ?, ?)"
-            " ON CONFLICT (cid) DO UPDATE SET state = 'active'",
-            (cid, name, spec, now, generation),
-        )
-    return generation
 
 
 def _woken(db: sqlite3.Connection, worker: int) -> list[tuple[int, list[InboxRow]]]:

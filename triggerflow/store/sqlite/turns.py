@@ -37,7 +37,8 @@ def turns(
     won: list[tuple[int, Turn]] = []
     blocks: list[Block] = []
     for index, op in items:
-        if standing.get(op.number) != (worker, op.generation, op.log_length):
+        if standing.pop(op.number, None) != (worker, op.generation, op.log_length):
+            # Once is enough: a second turn in this batch builds on a log that is gone.
             outcomes[index] = FENCED
             continue
         if isinstance(op, Block):
@@ -46,14 +47,12 @@ def turns(
             won.append((index, op))
         outcomes[index] = APPLIED
     if won:
-        _write(db, worker, won, outcomes)
+        _write(db, won, outcomes)
     for op in blocks:
         _block(db, op)
 
 
-def _write(
-    db: sqlite3.Connection, worker: int, won: list[tuple[int, Turn]], outcomes: list[Any]
-) -> None:
+def _write(db: sqlite3.Connection, won: list[tuple[int, Turn]], outcomes: list[Any]) -> None:
     woken = _unseen(db, [op for _, op in won if op.status == "waiting"])
     for index, op in won:
         if op.number in woken:
@@ -104,8 +103,13 @@ def _write(
         db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
     ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:
-        db.executemany("DELETE FROM inbox WHERE instance = ?", ended)
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
+    # A failed instance may be retried: its unread messages are still wanted then, and a
+    # repeat must still be known.
+    over = [(op.number,) for op in leaving if op.status in ENDED and op.status != "failed"]
+    if over:
+        db.executemany("DELETE FROM inbox WHERE instance = ? AND consumed = 0", over)
+        db.executemany("DELETE FROM inbox WHERE instance = ? AND dedup IS NOT NULL", over)
 
 
 def _leave(db: sqlite3.Connection, leaving: list[Turn]) -> None:

@@ -73,6 +73,7 @@ CREATE TABLE outbox (
     created REAL NOT NULL,
     owner INTEGER
 );
+CREATE INDEX outbox_activity ON outbox (activity);
 
 -- status: running (owned, or runnable where owner is NULL), waiting (parked), blocked,
 -- done, failed, cancelled. pending: the encoded pending set. value: result or failure.

@@ -1,0 +1,213 @@
+"""Query plans: what is asked all the time never walks through a large table."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triggerflow.store.operations import (
+    Append,
+    Batch,
+    Block,
+    Claim,
+    Dispatch,
+    LogRow,
+    NewInstance,
+    PlannedFiring,
+    Release,
+    Send,
+    Start,
+    Turn,
+    Unblock,
+)
+from triggerflow.store.sqlite import SqliteStore
+
+NOW = 1_700_000_000.0
+FLOWS = frozenset({("welcome", 1)})
+ROWS = 20_000
+LARGE = ("activity", "firing", "generation", "inbox", "instance", "log", "tried")
+# Partial indexes that hold only what the question is about: walking them is no waste.
+SMALL = ("instance_active", "instance_blocked", "instance_due")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    """20,000 instances: most parked, some runnable, some blocked, with logs and messages."""
+    store = SqliteStore(Path(tmp_path_factory.mktemp("plans")) / "flows.db")
+    store.open()
+    registry = store.sync_triggers([("a", "cid-a", b"a")], now=NOW)
+    worker = store.register_worker(build="build-a", flows=FLOWS, now=NOW)
+    for first in range(0, ROWS, 1000):
+        names = range(first, first + 1000)
+        store.commit(Batch([append(f"x{n}", registry) for n in names], NOW))
+        claim = Claim(1000, 0, "build-a", FLOWS, NOW)
+        (found,) = store.commit(Batch([claim], NOW, worker))
+        turns: list[Any] = []
+        for each in found.claimed:
+            if each.number % 10 == 0:
+                turns.append(Release((each.number,)))
+            elif each.number % 10 == 1:
+                turns.append(Block(each.number, 1, 0, "diverged", "changed", "build-a"))
+            else:
+                turns.append(parking(each.number, 0, NOW + each.number))
+        store.commit(Batch(turns, NOW, worker))
+        sends = [
+            Send(f"i-x{n}", "signal", "reply", b"yes", NOW, f"d{n}", b"d")
+            for n in names
+            if n % 10 == 1
+        ]
+        store.commit(Batch(sends, NOW))
+    yield store
+    store.close()
+
+
+def append(name: str, registry: int) -> Append:
+    made = NewInstance(f"i-{name}", "welcome", 1, b"input", b"seed", NOW, key=f"k-{name}")
+    return Append(
+        f"cid-{name}", b"{}", "[]", "[]", NOW, registry, (PlannedFiring("cid-a", made),)
+    )
+
+
+def parking(number: int, length: int, due: float | None, status: str = "waiting") -> Turn:
+    rows = (LogRow("call:a#0", b"v", False, b"d", NOW),)
+    return Turn(number, 1, length, rows, b"p", status, NOW, NOW, due)
+
+
+def plans(store: SqliteStore, deed: Callable[[], object]) -> dict[str, list[str]]:
+    """Each statement that a deed runs, with the steps of its plan."""
+    seen: list[tuple[sqlite3.Connection, str]] = []
+    connections = [store._db, store._reader]
+    for db in connections:
+        db.set_trace_callback(lambda sql, db=db: seen.append((db, sql)))
+    try:
+        deed()
+    finally:
+        for db in connections:
+            db.set_trace_callback(None)
+    found = {}
+    for db, sql in seen:
+        if re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT)\b", sql):
+            steps = db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+            found[sql] = [step[3] for step in steps]
+    return found
+
+
+def walks(sql: str, steps: list[str]) -> list[str]:
+    """The steps that walk through a large table."""
+    names = {table: table for table in LARGE}
+    for table, alias in re.findall(r"(?:FROM|JOIN)\s+(\w+)\s+(?:AS\s+)?(\w+)", sql):
+        if table in LARGE:
+            names[alias] = table
+    found = []
+    for step in steps:
+        scan = re.match(r"SCAN (?:TABLE )?(\w+)(?: AS (\w+))?", step)
+        if scan and (scan[1] in names or scan[2] in names):
+            index = re.search(r"INDEX (\w+)", step)
+            if index is None or index[1] not in SMALL:
+                found.append(step)
+    return found
+
+
+def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
+    registry, _ = store.registry()
+    worker = store.register_worker(build="build-b", flows=FLOWS, now=NOW)
+
+    def commit(*operations: Any) -> Any:
+        return store.commit(Batch(list(operations), NOW, worker))
+
+    def own() -> Any:
+        return commit(Claim(1, 0, "build-b", FLOWS, NOW))[0].claimed[0]
+
+    def dispatch() -> None:
+        commit(Append("cid-late", b"{}", "[]", "[]", NOW, registry, None))
+        row = store.outbox(1)[0]
+        commit(Dispatch(row.id, row.seq, registry, NOW, append("late", 1).firings))
+
+    def turn() -> None:
+        mine, yours = own(), own()
+        commit(parking(mine.number, 0, NOW + 5), parking(yours.number, 0, None, "done"))
+
+    def revive() -> None:
+        mine = own()
+        commit(parking(mine.number, 0, None, "failed"))
+        commit(Send(mine.id, "retry", "", b"", NOW))
+
+    def block() -> None:
+        mine = own()
+        commit(Block(mine.number, 1, 0, "diverged", "changed", "build-b"))
+
+    def crash() -> None:
+        dying = store.register_worker(build="build-c", flows=FLOWS, now=NOW - 100)
+        store.commit(Batch([Claim(5, 1, "build-c", FLOWS, NOW)], NOW - 100, dying))
+        store.reap(now=NOW, lease=30.0)
+
+    def forget() -> None:
+        store.forget_worker(store.register_worker(build="d", flows=FLOWS, now=NOW)[0])
+
+    new = NewInstance("i-new", "welcome", 1, b"input", b"seed", NOW, key="k-x12")
+    return {
+        "append": lambda: commit(append("new", registry), append("x7", registry)),
+        "dispatch": dispatch,
+        "start with key": lambda: commit(Start(new)),
+        "send": lambda: commit(
+            Send("i-x12", "signal", "reply", b"yes", NOW, "d12", b"d"),
+            Send("i-x13", "cancel", "", b"", NOW),
+        ),
+        "dedup": lambda: commit(Send("i-x11", "signal", "reply", b"yes", NOW, "d11", b"d")),
+        "claim": lambda: commit(Claim(10, 1, "build-b", FLOWS, NOW + 50)),
+        "claim what is left": lambda: commit(Claim(5000, 0, "build-b", FLOWS, NOW)),
+        "claim alone": lambda: commit(Claim(10, 1, "build-b", FLOWS, NOW, alone=True)),
+        "turn": turn,
+        "revive": revive,
+        "block": block,
+        "unblock": lambda: commit(Unblock("i-x20")),
+        "release": lambda: commit(Release((own().number,))),
+        "reap": crash,
+        "forget": forget,
+        "woken": lambda: (own(), store.woken(worker[0])),
+        "next due": store.next_due,
+        "instance": lambda: store.instance("i-x77"),
+        "ids": lambda: store.ids("i-x77"),
+        "a page": lambda: store.instances(after=500, limit=10),
+        "log": lambda: store.log(77, 1),
+        "inbox": lambda: store.inbox(77),
+        "activity": lambda: store.activity("cid-x77"),
+        "firings": lambda: store.firings("cid-x77"),
+        "outbox": lambda: store.outbox(10),
+        "registry": store.registry,
+        "workers": store.workers,
+        "sync": lambda: store.sync_triggers([("b", "cid-b", b"b")], now=NOW),
+    }
+
+
+def test_nothing_hot_walks_through_a_table(store: SqliteStore) -> None:
+    """On 20,000 instances, no statement of an operation or a lookup is a full scan."""
+    found = {}
+    statements = 0
+    for name, deed in deeds(store).items():
+        for sql, steps in plans(store, deed).items():
+            statements += 1
+            if walks(sql, steps):
+                found[name] = (re.sub(r"\s+", " ", sql)[:300], steps)
+    assert not found
+    assert statements > 80
+
+
+def test_the_probe_sees_a_walk(store: SqliteStore) -> None:
+    """The test above would notice a scan, by table and by alias, and an index on all rows."""
+    for sql in (
+        "SELECT * FROM instance WHERE cause = 'x'",
+        "SELECT i.id FROM instance i WHERE i.crashes > 3",
+        "SELECT instance, generation FROM log ORDER BY instance, generation",
+    ):
+        (steps,) = plans(store, lambda sql=sql: store._db.execute(sql).fetchall()).values()
+        assert walks(sql, steps), steps
+    hot = "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
+    (steps,) = plans(store, lambda: store._db.execute(hot).fetchall()).values()
+    assert "instance_due" in steps[0]
+    assert not walks(hot, steps)

@@ -6,7 +6,6 @@ many: append_many; one: `append` by 100 callers at once.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +41,7 @@ def make_app(url: str, kind: str) -> tf.App:
     app = tf.App(url, entry_points=False)
 
     @app.flow
-    def note(document):
+    def note(_document):
         yield tf.side_effect(lambda: None)
 
     for number in range(10):
@@ -75,7 +74,8 @@ async def append(how: str, kind: str, count: int) -> None:
                     async def caller() -> None:
                         nonlocal fired
                         for each in left:
-                            fired += len((await engine.append(each)).firings)
+                            found = await engine.append(each)
+                            fired += len(found.firings)
 
                     async with trio.open_nursery() as nursery:
                         for _ in range(100):
@@ -93,7 +93,13 @@ def cids(rounds: int) -> None:
         with Timer() as taken:
             for _ in range(rounds):
                 tf.cid_of(document)
-        emit(f"cid {what}", rounds, taken, bytes=size, mb_per_s=round(rounds * size / 1e6 / taken.s))
+        emit(
+            f"cid {what}",
+            rounds,
+            taken,
+            bytes=size,
+            mb_per_s=round(rounds * size / 1e6 / taken.s),
+        )
 
 
 if __name__ == "__main__":

@@ -64,9 +64,9 @@ async def load(path: str, acknowledged: str) -> None:
 
         async def starter(number: int) -> None:
             while True:
-                id = await engine.start("total", number)
-                os.write(out, f"start {id} {number}\n".encode())
-                await engine.wait(id)
+                started = await engine.start("total", number)
+                os.write(out, f"start {started} {number}\n".encode())
+                await engine.wait(started)
                 number += 100
 
         async def appender(number: int) -> None:
@@ -94,36 +94,45 @@ def audit(path: str, acknowledged: list[list[str]]) -> list[str]:
     db = sqlite3.connect(path)
     wrong: list[str] = []
     found = {
-        id: (number, flow, status, length, cbor2.loads(value) if value else None, cbor2.loads(given))
-        for number, id, flow, status, length, value, given in db.execute(
+        public: (
+            number,
+            flow,
+            status,
+            length,
+            cbor2.loads(value) if value else None,
+            cbor2.loads(given),
+        )
+        for number, public, flow, status, length, value, given in db.execute(
             "SELECT i.id, i.public_id, i.flow, i.status, i.log_length, i.value, g.input"
             " FROM instance i JOIN generation g ON g.instance = i.id"
         )
     }
     cids = dict(db.execute("SELECT cid, seq FROM activity"))
-    for kind, id, number in acknowledged:
-        if kind == "start" and (id not in found or found[id][5] != int(number)):
-            wrong.append(f"acknowledged start {id} is lost")
-        if kind == "append" and id not in cids:
-            wrong.append(f"acknowledged activity {id} is lost")
+    for kind, public, number in acknowledged:
+        if kind == "start" and (public not in found or found[public][5] != int(number)):
+            wrong.append(f"acknowledged start {public} is lost")
+        if kind == "append" and public not in cids:
+            wrong.append(f"acknowledged activity {public} is lost")
     positions: dict[int, list[int]] = {}
     for number, position in db.execute("SELECT instance, position FROM log ORDER BY position"):
         positions.setdefault(number, []).append(position)
-    for id, (number, flow, status, length, value, given) in found.items():
+    for public, (number, flow, status, length, value, given) in found.items():
         steps = STEPS if flow == "total" else 1
         if status != "done":
-            wrong.append(f"{flow} {id} is {status}")
+            wrong.append(f"{flow} {public} is {status}")
         elif value != (given + sum(range(STEPS)) if flow == "total" else len(given)):
-            wrong.append(f"{flow} {id} of {given!r:.40} returned {value!r}")
+            wrong.append(f"{flow} {public} of {given!r:.40} returned {value!r}")
         if not positions.get(number, []) == list(range(steps)) == list(range(length)):
-            wrong.append(f"{flow} {id} has the log {positions.get(number)} and length {length}")
+            wrong.append(
+                f"{flow} {public} has the log {positions.get(number)} and length {length}"
+            )
     fired = dict(db.execute("SELECT activity, count(*) FROM firing GROUP BY activity"))
-    started = {id for (id,) in db.execute("SELECT instance FROM firing")}
+    started = {public for (public,) in db.execute("SELECT instance FROM firing")}
     for cid, seq in cids.items():
         if fired.get(seq) != 1:
             wrong.append(f"activity {cid} fired {fired.get(seq, 0)} times")
-    measures = {id for id, row in found.items() if row[1] == "measure"}
-    wrong += [f"firing or instance {id} stands alone" for id in started ^ measures]
+    measures = {public for public, row in found.items() if row[1] == "measure"}
+    wrong += [f"firing or instance {public} stands alone" for public in started ^ measures]
     (state,) = db.execute("PRAGMA integrity_check").fetchone()
     if state != "ok":
         wrong.append(f"integrity_check: {state}")
@@ -177,5 +186,7 @@ if __name__ == "__main__":
     elif sys.argv[1] == "recover":
         trio.run(recover, sys.argv[2])
     else:
-        chosen = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(10**6)
+        chosen = (
+            int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(10**6)
+        )
         sys.exit(main(float(sys.argv[1]), chosen))

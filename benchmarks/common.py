@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -42,7 +42,7 @@ class Timer:
 
     s = cpu = 0.0
 
-    def __enter__(self) -> Timer:
+    def __enter__(self) -> Self:
         self._cpu = time.process_time()
         self._start = time.perf_counter()
         return self

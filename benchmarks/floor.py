@@ -22,8 +22,10 @@ from common import Timer, emit, workdir
 
 TABLES = (
     "CREATE TABLE flow (id INTEGER PRIMARY KEY, state TEXT, input BLOB, result BLOB)",
-    "CREATE TABLE log (id INTEGER PRIMARY KEY, flow INTEGER, position INTEGER, tag TEXT,"
-    " value BLOB, UNIQUE (flow, position))",
+    (
+        "CREATE TABLE log (id INTEGER PRIMARY KEY, flow INTEGER, position INTEGER,"
+        " tag TEXT, value BLOB, UNIQUE (flow, position))"
+    ),
 )
 
 
@@ -39,7 +41,9 @@ def chain(steps: int, value: int) -> Generator[Any, Any, Any]:
 
 class Floor:
     def __init__(self, folder: Path, steps: int, flows: int) -> None:
-        self.db = sqlite3.connect(folder / "f.db", isolation_level=None, check_same_thread=False)
+        self.db = sqlite3.connect(
+            folder / "f.db", isolation_level=None, check_same_thread=False
+        )
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
         for table in TABLES:

@@ -23,10 +23,7 @@ COMMANDS = {
         "-c",
         "from triggerflow import App; import triggerflow.engine.engine",
     ],
-    "triggerflow --help": [
-        "-c",
-        "import sys; sys.argv[1:] = ['--help']; from triggerflow.cli.main import main; main()",
-    ],
+    "triggerflow --help": ["-m", "triggerflow", "--help"],
 }
 
 

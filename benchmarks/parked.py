@@ -60,7 +60,9 @@ async def fill(path: str, count: int) -> None:
             await some(500)
         gc.collect()
         grown = rss_mb() - before
-    emit(f"park {count}", count, taken, rss_mb=round(before + grown, 1), grown_mb=round(grown, 1))
+    emit(
+        f"park {count}", count, taken, rss_mb=round(before + grown, 1), grown_mb=round(grown, 1)
+    )
     print(json.dumps({"last": last}), flush=True)
 
 
@@ -95,7 +97,9 @@ def main(count: int) -> None:
     with workdir() as folder:
         path = str(folder / "parked.db")
         me = [sys.executable, str(Path(__file__).resolve())]
-        found = subprocess.run([*me, "fill", path, str(count)], stdout=-1, check=True, text=True)
+        found = subprocess.run(
+            [*me, "fill", path, str(count)], stdout=-1, check=True, text=True
+        )
         *lines, last = found.stdout.splitlines()
         print("\n".join(lines), flush=True)
         subprocess.run([*me, "again", path, json.loads(last)["last"], str(count)], check=True)

@@ -119,8 +119,8 @@ async def cold(steps: int, kind: str, seconds: float) -> None:
 
         async with app.open() as engine, trio.open_nursery() as nursery:
             ids = [await engine.start("recorded", None) for _ in range(3)]
-            for id in ids:
-                nursery.start_soon(engine.wait, id)
+            for each in ids:
+                nursery.start_soon(engine.wait, each)
         store = app.make_store()
         store.open()
         flow = app.flows.get("recorded", 1)
@@ -136,9 +136,7 @@ async def cold(steps: int, kind: str, seconds: float) -> None:
                 record.seed, record.started, None, (),
             )  # fmt: skip
             run = Running(claimed, flow, 0.0)
-            run.redrive(
-                store.log(record.number, record.generation), record.pending, app.codec
-            )
+            run.redrive(store.log(record.number, record.generation), record.pending, app.codec)
             assert run.replay.outcome == tf.Done(steps)
             assert run.replay.position == steps
 

@@ -55,14 +55,14 @@ async def run(engine: Any, flows: int, at_once: int, how: str, note: bool) -> No
 
     async def caller() -> None:
         for number in numbers:
-            id = await engine.start("chain", NOTE if note else number)
+            started = await engine.start("chain", NOTE if note else number)
             if how == "wait":
-                found = await engine.wait(id)
+                found = await engine.wait(started)
                 assert found.status == "done"
-            elif id in over:
-                over.discard(id)
+            elif started in over:
+                over.discard(started)
             else:
-                event = ended[id] = trio.Event()
+                event = ended[started] = trio.Event()
                 await event.wait()
 
     async with trio.open_nursery() as nursery:

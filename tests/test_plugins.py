@@ -102,9 +102,9 @@ def test_the_installed_plugin_is_typed_and_described(installed: Path) -> None:
     """The distribution carries `py.typed`, its entry point and its dependency."""
     assert (installed / "triggerflow_github" / "py.typed").exists()
     (about,) = installed.glob("triggerflow_github-*.dist-info")
-    assert "github = triggerflow_github.plugin:default" in (
-        about / "entry_points.txt"
-    ).read_text()
+    assert (
+        "github = triggerflow_github.plugin:default" in (about / "entry_points.txt").read_text()
+    )
     assert "Requires-Dist: triggerflow" in (about / "METADATA").read_text()
 
 

@@ -4,7 +4,7 @@ Run it twice. What it keeps in ``triggerflow.db`` makes the second run start not
 """
 
 import os
-from pathlib import Path
+import shlex
 
 import triggerflow as tf
 
@@ -54,9 +54,7 @@ def count(activity):
 
 # --- triggers: which activities start which flow ----------------------------------------
 
-app.trigger(
-    "welcome-person", on="Follow", match={"actor": {"type": ["Person"]}}, start=welcome
-)
+app.trigger("welcome-person", on="Follow", match={"actor": {"type": ["Person"]}}, start=welcome)
 app.trigger("count-follower", on="Follow", start=count)
 
 # --- what arrives -----------------------------------------------------------------------
@@ -78,7 +76,7 @@ def main():
     """Append what arrives, answer one welcome, and say how to look into it."""
     print(f"store: {app.store}\n\nactivities appended:")
     with app.client() as client:
-        started, firings = 0, {}
+        started, instances = 0, {}
         for label, activity in ARRIVALS:
             appended = client.append(activity)
             flows = [client.get(each.instance_id).flow for each in appended.firings]
@@ -88,32 +86,23 @@ def main():
                 note = f"starts {' and '.join(flows)}" if flows else "no trigger listens"
                 started += len(flows)
             print(f"  {label:<14} {note}")
-            firings.update((each.instance_id, label) for each in appended.firings)
+            instances.update(dict.fromkeys(each.instance_id for each in appended.firings))
         print(f"\nflows started: {started}")
 
         client.run_until_idle()
-        for id in firings:
-            if "wait_signal:reply#0" in client.get(id).waiting:
-                print(f"  {id}  waits for a reply: sending one")
-                client.signal(id, "reply", "Lovely garden!", dedup="first-reply")
+        for each in instances:
+            if "wait_signal:reply#0" in client.get(each).waiting:
+                print(f"  {each}  waits for a reply: sending one")
+                client.signal(each, "reply", "Lovely garden!", dedup="first-reply")
 
         print("\nresults:")
-        for id, label in firings.items():
-            ended = client.wait(id, timeout=30)
-            print(f"  {id}  {ended.flow:<8} {ended.status}  {ended.result}")
+        for each in instances:
+            ended = client.wait(each, timeout=30)
+            print(f"  {each}  {ended.flow:<8} {ended.status}  {ended.result}")
 
-    welcomed = next(iter(firings))
-    print(f"\nreplay one of them from its log:\n  {replay_command(welcomed)}")
-
-
-def replay_command(id):
-    """The command that replays an instance, for the directory that we are in."""
-    here = Path(__file__).resolve().parent
-    try:
-        folders = here.relative_to(Path.cwd().resolve()).parts
-    except ValueError:
-        return f"PYTHONPATH={os.path.relpath(here)} triggerflow --app main:app replay {id}"
-    return f"triggerflow --app {'.'.join((*folders, 'main'))}:app replay {id}"
+    welcomed, here = next(iter(instances)), shlex.quote(os.path.relpath(__file__))
+    print("\nreplay one of them from its log:")
+    print(f"  triggerflow --app {here}:app replay {welcomed}")
 
 
 if __name__ == "__main__":

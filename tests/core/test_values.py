@@ -823,3 +823,20 @@ def test_codecs_are_apart() -> None:
     data = SHOP.encode(Item("a"))
     with pytest.raises(DecodingRefused, match=r"app\.register"):
         CODEC.decode(data)
+
+
+def test_tuples_count_as_lists_beside_floats_and_bytes() -> None:
+    """A digest doesn't tell a tuple from a list, whatever else stands in them."""
+    codec = ValueCodec()
+    for one, other in (((0.5,), [0.5]), ((b"x", (0.5, 1)), [b"x", [0.5, 1]])):
+        assert codec.digest((one,), {}) == codec.digest((other,), {})
+        assert codec.digest((1,), {"k": one}) == codec.digest((1,), {"k": other})
+
+
+def test_a_request_is_a_copy_and_a_digest() -> None:
+    """The bytes of a request give the arguments back; its digest is that of `digest`."""
+    codec = ValueCodec()
+    for args, kwargs in (((1, "a", 0.5), {}), (({"b": [1], "a": b"x"},), {"k": -0.0})):
+        data, digest = codec.request(args, kwargs)
+        assert codec.decode(data) == [list(args), kwargs]
+        assert digest == codec.digest(args, kwargs)

@@ -11,12 +11,10 @@ The pending set is a pure output of the drive (`Replay.pending`, in the order of
 
 from __future__ import annotations
 
-import contextlib
 import random as _random
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from inspect import CO_GENERATOR
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
+from types import GeneratorType
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,7 +39,17 @@ from triggerflow.core.effects import (
     parts_of,
 )
 from triggerflow.core.failure import Failure, text_of
+from triggerflow.core.generators import (
+    FLOW_ERRORS,
+    at_once,
+    begin,
+    check_fresh,
+    close,
+    excuse,
+    flow_name,
+)
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, is_binding
+from triggerflow.core.wording import arguments_of, not_an_effect, raised_at, short
 from triggerflow.errors import (
     DefinitionError,
     Diverged,
@@ -52,11 +60,7 @@ from triggerflow.errors import (
     InternalError,
 )
 
-# What a flow may raise and so fail through. Everything else that unwinds (an interrupt, a
-# cancelled task of the engine) isn't the flow's doing, and no outcome may be made of it.
-_FLOW_ERRORS: Final = (Exception, FlowCancelled, SystemExit, GeneratorExit)
 _MOST_EFFECTS: Final = 1_000_000
-_MOST_CLOSING: Final = 1_000
 # Integers and texts below these can be written for sure; longer ones are looked at.
 _WIDE: Final = 1 << 63
 _LONG: Final = 65536
@@ -158,17 +162,17 @@ class Replay:
         self._count = len(log)
         self._index = 0
         self._pending_ahead = bool(stored)
-        self.name = _flow_name(flow)
+        self.name = flow_name(flow)
         self.pending: dict[str, Waiting] = {}
         self.position = 0
         self.outcome: Done | Failed | None = None
         self.recorded: list[Entry] = []
         self.armed: list[str] = []
         self.side_effects: list[str] = []
-        self._root = Branch(_at_once(None), at=0.0 if started is None else started)
+        self._root = Branch(at_once(None), at=0.0 if started is None else started)
         outer, DRIVING.dropped = DRIVING.dropped, self._dropped
         try:
-            self._root.generator = _begin(flow, input)
+            self._root.generator = begin(flow, input)
             self._advance(self._root, None, None)
             self._feed()
         except FlowRanAway as ran_away:
@@ -229,10 +233,10 @@ class Replay:
             if kept.digest is not None and found != kept.digest:
                 raise self._diverged(
                     recorded=f"{tag} in flight, arguments {kept.digest.hex()[:12]}",
-                    expected=f"{tag}, arguments {_short(found)}",
+                    expected=f"{tag}, arguments {short(found)}",
                     reason="pending",
                     branch=waiting.branch,
-                    detail=_arguments(waiting.effect),
+                    detail=arguments_of(waiting.effect),
                 )
 
     def digest_of(self, waiting: Waiting) -> bytes | None:
@@ -260,7 +264,7 @@ class Replay:
         """End the generators; what they yield or raise meanwhile is dropped."""
         outer, DRIVING.dropped = DRIVING.dropped, None
         try:
-            _close(self._root)
+            close(self._root)
         finally:
             DRIVING.dropped = outer
             self.pending.clear()
@@ -303,10 +307,10 @@ class Replay:
             if found != entry.digest:
                 raise self._diverged(
                     recorded=f"{entry.tag}, arguments {entry.digest.hex()[:12]}",
-                    expected=f"{entry.tag}, arguments {_short(found)}",
+                    expected=f"{entry.tag}, arguments {short(found)}",
                     reason="digest",
                     branch=waiting.branch,
-                    detail=_arguments(waiting.effect),
+                    detail=arguments_of(waiting.effect),
                 )
         return waiting
 
@@ -380,7 +384,7 @@ class Replay:
                 except StopIteration as stop:
                     value, error = stop.value, self._forgotten()
                     break
-                except _FLOW_ERRORS as ended:
+                except FLOW_ERRORS as ended:
                     value, error = None, self._ended_by(ended, branch)
                     break
                 value = None
@@ -393,7 +397,7 @@ class Replay:
                 try:
                     kind = type(effect)
                     if kind is not Call and not isinstance(effect, Effect):
-                        raise _not_an_effect(effect)
+                        raise not_an_effect(effect)
                     effect._taken = True  # noqa: SLF001
                     key = effect.key
                     counts = branch.counts
@@ -420,10 +424,7 @@ class Replay:
                                     branch.at = entry.at
                                 continue
                         waiting = Waiting(branch, effect, tag)
-                        waiting.snapshot = self._check_arguments(effect)
-                        if waiting.snapshot is not None:
-                            # Now, since another branch may change them before it is asked for.
-                            waiting.digest = self._codec.digest(effect.args, effect.kwargs)
+                        waiting.snapshot, waiting.digest = self._request(effect)
                     elif kind is Gather or kind is Race:
                         join = self._open(branch, effect, tag)
                         if join.active:
@@ -484,11 +485,11 @@ class Replay:
             return forgotten
         if branch.join is not None:
             # What it had built for later was not forgotten: it didn't get there.
-            _excuse(error.__traceback__)
+            excuse(error.__traceback__)
         return error
 
     def _open(self, branch: Branch, effect: Gather | Race, tag: str) -> Join:
-        _check_fresh(effect)
+        check_fresh(effect)
         # Parts that never start, because an earlier one decided, weren't forgotten.
         effect.excuse()
         join = Join(branch, effect)
@@ -577,7 +578,7 @@ class Replay:
             branch=None,
         )
         if error is not None:
-            diverged.location = _raised_at(error)
+            diverged.location = raised_at(error)
         raise diverged from error
 
     # --- effects that cost no wait
@@ -614,8 +615,11 @@ class Replay:
         self._patches[effect.id] = decision
         return decision
 
-    def _check_arguments(self, effect: Call[Any]) -> bytes | None:
-        """Arguments as the step will get them, in bytes, or None where none can change.
+    def _request(self, effect: Call[Any]) -> tuple[bytes | None, bytes | None]:
+        """The arguments as the step will get them, in bytes, and their digest.
+
+        Both are taken now, since another branch may change what is mutable; where nothing
+        is, there are no bytes, and the digest can wait until somebody asks for it.
 
         Raises:
             EncodingRefused: an argument can't be kept in a log.
@@ -631,20 +635,13 @@ class Replay:
                     continue
                 break
             else:
-                return None
-        try:
-            return self._codec.encode([list(effect.args), effect.kwargs], effect.name)
-        except EncodingRefused as refused:
-            # Of the path ``name[0][i]`` or ``name[1].key`` the middle is ours.
-            tail = refused.path.removeprefix(effect.name)[3:]
-            raise EncodingRefused(
-                effect.name + tail, refused.found, refused.expected, refused.remedy
-            ) from None
+                return None, None
+        return self._codec.request(effect.args, effect.kwargs, effect.name)
 
     def _agrees(self, effect: Call[Any], digest: bytes | None) -> bool:
         """Whether the request is the one that an entry answers, as far as it tells."""
         if digest is None:
-            self._check_arguments(effect)
+            self._request(effect)
             return True
         try:
             return self._codec.digest(effect.args, effect.kwargs) == digest
@@ -767,138 +764,3 @@ def _fresh(entry: Entry | tuple[str, Any], codec: ValueCodec) -> Entry:
     if codec.is_plain(value):
         return entry
     return attrs.evolve(entry, value=codec.copy(value, entry.tag))
-
-
-def _flow_name(flow: Any) -> str:
-    name = str(getattr(flow, "name", None) or getattr(flow, "__name__", None) or _shown(flow))
-    version = getattr(flow, "version", None)
-    return name if version is None else f"{name}/{version}"
-
-
-def _begin(flow: Any, input: Any) -> Generator[Any, Any, Any]:
-    make: Callable[..., Any] = getattr(flow, "begin", flow)
-    try:
-        made = make(input)
-    except _FLOW_ERRORS as error:
-        trace = error.__traceback__
-        return _at_once(None, error.with_traceback(trace and trace.tb_next))
-    if isinstance(made, GeneratorType):
-        return made
-    if isinstance(made, CoroutineType | AsyncGeneratorType):
-        if isinstance(made, CoroutineType):
-            made.close()
-        return _at_once(
-            None,
-            DefinitionError(
-                f"flow {_flow_name(flow)}", "is async, expected a plain generator function"
-            ),
-        )
-    # A function without a yield has ended already.
-    return _at_once(made)
-
-
-def _at_once(value: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
-    yield from ()
-    if error is not None:
-        raise error
-    return value
-
-
-def _check_fresh(effect: Gather | Race) -> None:
-    """Refuse sub-generators that can't be a branch, since they have begun or stand twice."""
-    seen = set()
-    for part in effect.parts:
-        if not isinstance(part, GeneratorType):
-            continue
-        begun = part.gi_frame is None or part.gi_suspended or part.gi_running
-        if begun or id(part) in seen:
-            raise EffectMisused(
-                f"{effect.kind}({part.__name__}(...))",
-                "has begun already" if begun else "stands in two branches",
-                "call the generator function once for each branch",
-            )
-        seen.add(id(part))
-
-
-def _excuse(trace: TracebackType | None) -> None:
-    """Excuse the effects in the frames of an error, in lists and dicts too."""
-    while trace is not None:
-        for value in list(trace.tb_frame.f_locals.values()):
-            kind = type(value)
-            if kind is list or kind is tuple or kind is dict:
-                held = value.values() if kind is dict else value
-            else:
-                held = (value,)
-            for each in held:
-                if isinstance(each, Effect):
-                    each.excuse()
-        trace = trace.tb_next
-
-
-def _raised_at(error: BaseException) -> str:
-    """``file:line`` of the flow's own line from which the error came, or ""."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None and trace.tb_next.tb_frame.f_code.co_flags & CO_GENERATOR:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-
-
-def _not_an_effect(found: Any) -> EffectMisused:
-    if isinstance(found, GeneratorType):
-        return EffectMisused(
-            f"yield {found.__name__}(...)",
-            "a generator was yielded, expected an effect",
-            "drive it with `yield from`, or pass it to gather or race",
-        )
-    return EffectMisused(
-        f"yield {_shown(found):.80}",
-        f"found {type(found).__name__}, expected an effect such as tf.call(...)",
-    )
-
-
-def _arguments(effect: Effect[Any]) -> str:
-    request = effect.request()
-    if request is None:
-        return ""
-    args, kwargs = request
-    shown = ", ".join(
-        [*(_shown(each) for each in args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())]
-    )
-    return (
-        f"your code now passes ({shown:.300}); "
-        "the log keeps only the digest of what it passed then"
-    )
-
-
-def _short(digest: bytes | None) -> str:
-    return "none" if digest is None else digest.hex()[:12]
-
-
-def _shown(value: Any) -> str:
-    # A foreign __repr__ may raise; the message matters more.
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001
-        return f"<{type(value).__name__}>"
-
-
-class _Evicted(BaseException):
-    """Thrown into a generator that nobody will drive on."""
-
-
-def _close(branch: Branch) -> None:
-    """Close innermost first; a generator that yields or raises on its way is left alone."""
-    waiting = branch.waiting
-    if isinstance(waiting, Join):
-        for child in waiting.children:
-            _close(child)
-    generator: Any = branch.generator
-    # Not `close`: with a yield on its way out, and a `yield from` around that, Python would
-    # complain on stderr. What can't stop yielding is given up after a while.
-    for _ in range(_MOST_CLOSING):
-        if generator.gi_frame is None:
-            return
-        with contextlib.suppress(BaseException):
-            generator.throw(_Evicted())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,50 @@ def test_real_webhooks_fire_exactly_what_they_should() -> None:
         ("github-release-announce", "done"),
         ("github-failure-report", "done"),
     }
+
+
+TWICE = """
+import json, sys
+import triggerflow as tf
+from triggerflow_github import GitHub
+rows = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+app = tf.App(f"sqlite:///{sys.argv[2]}", plugins=[GitHub()], entry_points=False)
+with app.client() as client:
+    appended = [client.append(row) for row in rows] + client.append_many(rows)
+    client.run_until_idle()
+print(sum(not each.duplicate for each in appended))
+"""
+
+
+def test_two_processes_append_the_same_webhooks(tmp_path: Path) -> None:
+    """Each appends all of them twice at once: together 164 are new, each firing is one."""
+    rows = webhooks()
+    file = tmp_path / "shared.db"
+    folders = [str(Path(module.__file__).parents[1]) for module in (tf, triggerflow_github)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWICE, str(WEBHOOKS), str(file)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum(map(int, outputs)) == 164
+    app = tf.App(f"sqlite:///{file}", plugins=[GitHub()], entry_points=False)
+    with app.client() as client:
+        again = client.append_many(rows)
+        instances = list(client.instances())
+    assert all(each.duplicate for each in again)
+    fired = Counter(firing.trigger for each in again for firing in each.firings)
+    print(fired)  # noqa: T201
+    assert fired == expected_firings(rows)
+    assert sorted(each.id for each in instances) == sorted(
+        firing.instance_id for each in again for firing in each.firings
+    )
+    assert {each.status for each in instances} == {"done", "waiting"}
 
 
 def test_every_webhook_becomes_the_activity_that_it_is() -> None:

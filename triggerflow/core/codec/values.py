@@ -61,7 +61,6 @@ _SCALARS: Final = frozenset([type(None), bool, int, float, str, bytes])
 _ONE_FORM: Final = _SCALARS - {float}
 _LEAVES: Final = frozenset([type(None), bool, bytes])
 _MODEL_LEAVES: Final = frozenset([type(None), bool])
-_MODEL_CONTAINERS: Final = frozenset([dict, list])
 _FIXED: Final = OWN - {datetime}
 # An integer that is too wide takes more than this, so short ones need no check.
 _SHORT: Final = 256
@@ -276,14 +275,15 @@ class ValueCodec:
         return data
 
     def _canonical(self, value: object, what: str) -> bytes:
-        # Several times faster, for what it can carry: it knows no tuples, mistakes some
-        # bytes for links, and has one zero.
-        floats = survey(value, _MODEL_LEAVES, _MODEL_CONTAINERS, self.limits, 64)
+        # Several times faster, for what it can carry: it mistakes some bytes for links and
+        # has one zero. Which way is taken must not depend on what is a tuple.
+        floats = survey(value, _MODEL_LEAVES, CONTAINERS, self.limits, 64)
         if floats is not None and all(floats):
-            try:
-                return self._sized(libipld.encode_dag_cbor(value), what)
-            except (ValueError, OverflowError, RecursionError):
-                pass  # the long way accepts it, or words it
+            for prepare in (_as_it_is, _untupled):
+                try:
+                    return self._sized(libipld.encode_dag_cbor(prepare(value)), what)
+                except (ValueError, OverflowError, RecursionError):
+                    pass  # the long way accepts it, or words it
         if survey(value, _LEAVES, CONTAINERS, self.limits, INT_BITS) is None:
             value = self._lowered(value, what)[0]
         try:
@@ -357,6 +357,20 @@ class ValueCodec:
             return timedelta_back(fields)
         self._admit(fields)
         return self._classes.build(name, fields)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _untupled(value: Any) -> Any:
+    """The same with lists for tuples; libipld knows no tuples."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _untupled(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_untupled(item) for item in value]
+    return value
 
 
 def _refused_by_cbor2(error: BaseException) -> DecodingRefused:

@@ -202,7 +202,7 @@ class App:
             StoreError: the store can't be opened.
         """
         # Here, not above: trio is loaded when something runs, not when flows are defined.
-        from triggerflow.engine.engine import open_engine
+        from triggerflow.engine.opening import open_engine
         from triggerflow.engine.settings import Settings
 
         options = Settings(work=work, **settings)

@@ -126,11 +126,12 @@ class Client:
 
     def instances(self, **where: Any) -> Iterator[Instance]:
         """See `Engine.instances`."""
-
-        async def collect(engine: Engine) -> list[Instance]:
-            return [each async for each in engine.instances(**where)]
-
-        return iter(self._call("instances", collect))
+        found = self._call("instances", _now(lambda engine: engine.instances(**where)))
+        while True:
+            try:
+                yield self._call("instances", lambda _: anext(found))
+            except StopAsyncIteration:
+                return
 
     def wait(self, id: str, *, timeout: timedelta | float | None = None) -> Instance:
         """See `Engine.wait`."""
@@ -181,8 +182,15 @@ class Client:
             else:
                 result.set_result(found)
 
+        def begin() -> None:
+            try:
+                nursery.start_soon(run)
+            except RuntimeError:
+                # The nursery is closed, the loop not yet: the engine is on its way out.
+                result.set_exception(EngineClosed(verb))
+
         try:
-            token.run_sync_soon(nursery.start_soon, run)
+            token.run_sync_soon(begin)
         except trio.RunFinishedError:
             raise EngineClosed(verb) from None
         while True:
@@ -195,3 +203,10 @@ class Client:
             except TimeoutError:
                 if result.done():
                     raise
+
+
+def _now(work: Callable[[Engine], T]) -> Callable[[Engine], Awaitable[T]]:
+    async def call(engine: Engine) -> T:
+        return work(engine)
+
+    return call

@@ -40,7 +40,6 @@ from triggerflow.core.effects import (
 )
 from triggerflow.core.failure import Failure, text_of
 from triggerflow.core.generators import (
-    FLOW_ERRORS,
     at_once,
     begin,
     check_fresh,
@@ -384,7 +383,10 @@ class Replay:
                 except StopIteration as stop:
                     value, error = stop.value, self._forgotten()
                     break
-                except FLOW_ERRORS as ended:
+                except KeyboardInterrupt:
+                    # The user's, not the flow's: no outcome may be made of it.
+                    raise
+                except BaseException as ended:  # noqa: BLE001
                     value, error = None, self._ended_by(ended, branch)
                     break
                 value = None

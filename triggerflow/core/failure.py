@@ -12,7 +12,7 @@ from triggerflow import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KINDS: Final = ("error", "timed_out", "cancelled")
+KINDS: Final = ("error", "timed_out", "overran", "cancelled")
 
 # Enough for a deep library traceback; a failure must never outgrow the values around it.
 _MAX_MESSAGE: Final = 8 * 1024
@@ -27,8 +27,9 @@ class Failure:
         type: qualified name of the exception's class, such as ``ValueError``.
         message: its text.
         traceback: its traceback as text, innermost call last; "" where there is none.
-        kind: ``error``, ``timed_out`` (the effect's own timeout passed) or ``cancelled``
-            (the flow ended through `FlowCancelled`).
+        kind: ``error``, ``timed_out`` (the effect's own timeout passed), ``overran`` (it
+            did, and the attempt still runs) or ``cancelled`` (the flow ended through
+            `FlowCancelled`).
     """
 
     type: str
@@ -43,7 +44,7 @@ class Failure:
         if isinstance(error, errors.FlowCancelled):
             kind = "cancelled"
         elif isinstance(error, errors.TimedOut):
-            kind = "timed_out"
+            kind = "overran" if error.still_running else "timed_out"
         return cls(
             type=_clean(_type_name(type(error)), _MAX_MESSAGE),
             message=_clean(text_of(error), _MAX_MESSAGE),
@@ -72,8 +73,8 @@ class Failure:
 
     def raised_at(self, tag: str, name: str) -> errors.TriggerflowError:
         """The exception that a flow sees at the yield whose entry is this failure."""
-        if self.kind == "timed_out":
-            return errors.TimedOut(tag)
+        if self.kind in ("timed_out", "overran"):
+            return errors.TimedOut(tag, self.kind == "overran")
         failed = errors.StepFailed(name, self)
         failed.__cause__ = errors.StepError(self.type, self.message, self.traceback)
         return failed

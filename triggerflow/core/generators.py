@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from triggerflow.core.branch import Branch, Join
 from triggerflow.core.effects import Effect
 from triggerflow.core.wording import shown
-from triggerflow.errors import DefinitionError, EffectMisused, FlowCancelled
+from triggerflow.errors import DefinitionError, EffectMisused
 
 if TYPE_CHECKING:
     from triggerflow.core.effects import Gather, Race
 
-# What a flow may raise and so fail through. Everything else that unwinds (an interrupt, a
-# cancelled task of the engine) isn't the flow's doing, and no outcome may be made of it.
-FLOW_ERRORS: Final = (Exception, FlowCancelled, SystemExit, GeneratorExit)
 _MOST_CLOSING: Final = 1_000
 
 
@@ -26,7 +23,9 @@ def begin(flow: Any, input: Any) -> Generator[Any, Any, Any]:
     make: Callable[..., Any] = getattr(flow, "begin", flow)
     try:
         made = make(input)
-    except FLOW_ERRORS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a flow raises is its failure
         trace = error.__traceback__
         return at_once(None, error.with_traceback(trace and trace.tb_next))
     if isinstance(made, GeneratorType):

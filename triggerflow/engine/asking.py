@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from triggerflow.core.driver import drive
 from triggerflow.core.log import decode_pending
@@ -14,14 +15,45 @@ from triggerflow.errors import UnknownInstance
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
+    from triggerflow.core.codec import ValueCodec
     from triggerflow.core.driver import Done, Failed, Suspended
     from triggerflow.core.log import Entry
     from triggerflow.engine.settings import Code
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
 
-_PAGE: Final = 100
+PAGE: Final = 100
 _ID_LENGTH: Final = 20
+
+
+class Instances:
+    """Instances page by page. It may be left at any time: there is nothing to close."""
+
+    def __init__(
+        self,
+        read: Callable[[dict[str, Any], int], Awaitable[list[InstanceRecord]]],
+        where: dict[str, Any],
+        codec: ValueCodec,
+    ) -> None:
+        self._read = read
+        self._where = where
+        self._codec = codec
+        self._page: deque[InstanceRecord] = deque()
+        self._after: int | None = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Instance:
+        if not self._page:
+            if self._after is None:
+                raise StopAsyncIteration
+            page = await self._read(self._where, self._after)
+            self._after = page[-1].number if len(page) == PAGE else None
+            if not page:
+                raise StopAsyncIteration
+            self._page.extend(page)
+        return Instance.of(self._page.popleft(), self._codec)
 
 
 class Asking:
@@ -86,26 +118,22 @@ class Asking:
             codec=codec,
         )
 
-    async def instances(
+    def instances(
         self,
         *,
         status: str | None = None,
         flow: str | None = None,
         key: str | None = None,
-    ) -> AsyncIterator[Instance]:
-        """Iterate over instances, oldest first, a page at a time."""
-        after = 0
-        while True:
-            page = await self._reader.ask(
-                lambda after=after: self._store.instances(  # type: ignore[misc]
-                    status=status, flow=flow, key=key, after=after, limit=_PAGE
-                )
-            )
-            for record in page:
-                yield Instance.of(record, self._code.codec)
-            if len(page) < _PAGE:
-                return
-            after = page[-1].number
+    ) -> Instances:
+        """Iterate over instances with ``async for``, oldest first, a page at a time."""
+        return Instances(
+            self._page, {"status": status, "flow": flow, "key": key}, self._code.codec
+        )
+
+    async def _page(self, where: dict[str, Any], after: int) -> list[InstanceRecord]:
+        return await self._reader.ask(
+            lambda: self._store.instances(**where, after=after, limit=PAGE)
+        )
 
     async def _record(self, id: str) -> InstanceRecord:
         found = await self.resolve_id(id)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Instance, Rejected
-from triggerflow.errors import KeyTaken, UnknownFlow, WaitTimedOut
+from triggerflow.errors import EngineClosed, KeyTaken, UnknownFlow, WaitTimedOut
 from triggerflow.store.operations import NewInstance, Start, Verdict
 from triggerflow.store.records import ENDED
 
@@ -56,6 +55,7 @@ class Engine(Sending):
         # Started here and not heard of since: they can't have ended.
         self._alive: set[str] = set()
         self._idle = trio.Event()
+        self._closed = False
         self._died: BaseException | None = None
         self._arrivals = Arrivals(
             store=store,
@@ -122,6 +122,7 @@ class Engine(Sending):
             lease=settings.lease,
             capacity=settings.capacity,
             settled=self._settled,
+            nursery=self._nursery,
         )
         await self._keeper.register()
         self._nursery.start_soon(self._keep, self._keeper)
@@ -135,6 +136,7 @@ class Engine(Sending):
 
     async def end(self) -> None:
         """Let running steps finish for a moment, hand instances back, close the store."""
+        self._let_go()
         executor = self._executor
         if executor is not None:
             executor.draining = True
@@ -151,6 +153,7 @@ class Engine(Sending):
 
     def abandon(self) -> None:
         """Stop dead, as a killed process would: nothing is handed back."""
+        self._let_go()
         self._reader.close()
         self._committer.abandon()
         self._store.abandon()
@@ -183,9 +186,7 @@ class Engine(Sending):
         event = self._waiters.get(instance)
         if event is not None and status != "waiting":
             event.set()
-        if self._executor is not None and not self._executor.owned:
-            # A suspect may wait for an empty house, and somebody for idleness.
-            self._tell(Keeper.timer_set)
+        self._tell(Keeper.place_freed)
 
     def _work_came(self) -> None:
         self._tell(Keeper.work_came)
@@ -198,7 +199,19 @@ class Engine(Sending):
             self._work_came()
 
     def _settled(self) -> None:
-        self._idle.set()
+        idle, self._idle = self._idle, trio.Event()
+        idle.set()
+
+    def _check_open(self, verb: str) -> None:
+        if self._closed:
+            raise EngineClosed(verb)
+
+    def _let_go(self) -> None:
+        """Tell everybody who waits that nothing will come any more."""
+        self._closed = True
+        for event in self._waiters.values():
+            event.set()
+        self._settled()
 
     # --- verbs: activities
 
@@ -291,6 +304,7 @@ class Engine(Sending):
             created=self._clock.now(),
             namespace=namespace,
             key=key,
+            digest=None if key is None else self._code.codec.digest((input,), {}, "input"),
             correlation_id=correlation_id,
         )
         if known is None:
@@ -326,54 +340,30 @@ class Engine(Sending):
         found = await self.resolve_id(id)
         with trio.move_on_after(limit):
             while True:
+                self._check_open("wait")
                 event = self._waiters.get(found)
                 if event is None or event.is_set():
                     event = self._waiters[found] = trio.Event()
-                if found in self._alive:
-                    await event.wait()
-                    continue
-                record = await self._record(found)
-                if record.status in ENDED:
-                    self._waiters.pop(found, None)
-                    return Instance.of(record, self._code.codec)
+                if found not in self._alive:
+                    record = await self._record(found)
+                    if record.status in ENDED:
+                        break
                 await event.wait()
+        # The last word is the store's: it may have ended just as the time ran out.
         record = await self._record(found)
-        raise WaitTimedOut(found, limit, record.status)
+        if record.status not in ENDED:
+            raise WaitTimedOut(found, limit, record.status)
+        self._waiters.pop(found, None)
+        return Instance.of(record, self._code.codec)
 
     async def run_until_idle(self) -> None:
         """Return when nothing is runnable now; future timers and open waits don't count."""
         if self._keeper is None:
             return
         while True:
-            self._idle = trio.Event()
+            self._check_open("run_until_idle")
+            idle = self._idle
             self._tell(Keeper.work_came)
-            await self._idle.wait()
+            await idle.wait()
             if self._keeper.idle:
                 return
-
-
-@contextlib.asynccontextmanager
-async def open_engine(store: Store, code: Code, settings: Settings) -> AsyncIterator[Engine]:
-    """Run an engine for the time of a ``with`` block.
-
-    What the block raises comes out as it is, not wrapped in an exception group.
-    """
-    raised: Exception | None = None
-    engine: Engine | None = None
-    async with trio.open_nursery() as nursery:
-        engine = Engine(store, code, settings, nursery)
-        try:
-            await engine.begin()
-            yield engine
-        except Exception as error:  # noqa: BLE001
-            raised = error
-        except BaseException:
-            engine.abandon()
-            raise
-        with trio.CancelScope(shield=True):
-            await engine.end()
-        nursery.cancel_scope.cancel()
-    if engine.died is not None:
-        raise engine.died
-    if raised is not None:
-        raise raised

@@ -6,7 +6,6 @@ to the performer by the callback of the commit that armed it, never before.
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -18,9 +17,10 @@ import trio
 from triggerflow.core.effects import Call
 from triggerflow.engine.performer import Attempt, Performer, is_async
 from triggerflow.engine.running import Running
+from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
 from triggerflow.errors import Diverged, TimedOut
-from triggerflow.store.operations import Block, Outcome, Verdict
+from triggerflow.store.operations import Block, Outcome, Release, Verdict
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
@@ -85,12 +85,10 @@ class Executor:
         self._keep_warm = keep_warm
         self._moved = moved
         self._fenced = fenced
-        self._timer_set = timer_set
         self._quieter = trio.Event()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_number = 0
+        self._timers = Timers(timer_set)
         self.performer = Performer(
-            nursery, codec, self._finished, threads=threads, inline=inline
+            nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
         )
 
     # --- taking over
@@ -137,14 +135,31 @@ class Executor:
             log.warning("instance %s blocks: %s", run.id, reason, exc_info=error)
 
         def landed(outcome: Outcome | Exception) -> None:
+            if isinstance(outcome, Exception):
+                log.warning("instance %s could not be blocked: %s", run.id, outcome)
+                self._nursery.start_soon(self._block_later, run, error)
+                return
             self._forget(run)
-            if isinstance(outcome, Outcome) and outcome.verdict is Verdict.APPLIED:
+            if outcome.verdict is Verdict.APPLIED:
                 self._moved(run.id, "blocked", None)
 
         run.busy = True
         self._committer.submit(
             Block(run.number, run.generation, run.log_length, "diverged", reason, self._build),
             landed,
+        )
+
+    async def _block_later(self, run: Running, error: Exception) -> None:
+        run.trouble += 1
+        await trio.sleep(_pause(run))
+        if not run.gone:
+            self._block(run, error)
+
+    def _hand_back(self, run: Running) -> None:
+        """The store knows more of it than we do: let the next claim read it anew."""
+        self._forget(run)
+        self._committer.submit(
+            Release((run.number,)), lambda _: self._moved(run.id, "running", None)
         )
 
     def _forget(self, run: Running) -> None:
@@ -216,13 +231,17 @@ class Executor:
             self._troubled(run, taken, outcome)
             return
         if outcome.verdict is not Verdict.APPLIED:
-            self._forget(run)
             if outcome.detail == "worker":
+                self._forget(run)
                 self._fenced()
+            else:
+                self._hand_back(run)
             return
         operation = taken.operation
         run.trouble = 0
         run.log_length += len(operation.entries)
+        if operation.entries:
+            run.crashes = 0
         if operation.status in ENDED:
             self._forget(run)
             self._moved(run.id, operation.status, None)
@@ -261,13 +280,16 @@ class Executor:
     def _troubled(self, run: Running, taken: Taken, error: Exception) -> None:
         """The commit failed: keep the resolutions, drop the replay, try again later."""
         run.give_back(taken.results, taken.messages)
+        if run.replay is not None:
+            # It has gone on from what isn't stored; nothing may be taken with it any more.
+            run.replay.close()
+            run.replay = None
         run.trouble += 1
         log.warning("instance %s: its turn could not be stored: %s", run.id, error)
         self._nursery.start_soon(self._reload, run)
 
     async def _reload(self, run: Running) -> None:
-        delay = min(_LONGEST_TROUBLE, 0.1 * 2 ** min(run.trouble, 10))
-        await trio.sleep(delay)
+        await trio.sleep(_pause(run))
         if run.gone:
             return
         try:
@@ -278,10 +300,9 @@ class Executor:
                 )
             )
             if record is None or len(rows) != run.log_length:
-                self._forget(run)
+                # The commit did land, whatever the store said.
+                self._hand_back(run)
                 return
-            if run.replay is not None:
-                run.replay.close()
             run.redrive(rows, record.pending, self._codec)
         except Diverged as diverged:
             self._block(run, diverged)
@@ -302,24 +323,9 @@ class Executor:
         waiting = replay.pending.get(tag)
         if waiting is None or not isinstance(waiting.effect, Call) or self.draining:
             return
-        effect = waiting.effect
-        args, kwargs = effect.args, effect.kwargs
-        if waiting.snapshot is not None:
-            # Fresh copies: what the step does to them must not reach the flow.
-            args, kwargs = self._codec.decode(waiting.snapshot)
-        attempt = Attempt(
-            run,
-            tag,
-            effect.name,
-            effect.fn,
-            args,
-            kwargs,
-            run.pending[tag].attempts + 1 + run.crashes,
-            effect.options.timeout,
-        )
-        run.attempts[tag] = attempt
-        if attempt.timeout is not None and not is_async(effect.fn):
-            self._at(self._clock.now() + attempt.timeout, lambda: self._overdue(attempt))
+        attempt = run.begin_attempt(waiting, waiting.effect, self._codec)
+        if attempt.timeout is not None and not is_async(attempt.fn):
+            self._timers.at(self._clock.now() + attempt.timeout, lambda: self._overdue(attempt))
         self.performer.start(attempt)
 
     def _overdue(self, attempt: Attempt) -> None:
@@ -328,10 +334,17 @@ class Executor:
             return
         if attempt.owner.attempts.get(attempt.tag) is not attempt:
             return
+        left = attempt.timeout or 0.0
+        if attempt.begun is not None:
+            left += attempt.begun - self._clock.now()
+        if not attempt.overdue and left > 0:
+            # It waited for a thread: its time runs from its start.
+            self._timers.at(self._clock.now() + left, lambda: self._overdue(attempt))
+            return
         if not attempt.overdue:
             attempt.overdue = True
             self.performer.replace_thread()
-            self._at(
+            self._timers.at(
                 self._clock.now() + (attempt.timeout or 0.0), lambda: self._overdue(attempt)
             )
             return
@@ -356,7 +369,7 @@ class Executor:
             if kept.due is not None:
                 run.watched[tag] = kept.due
                 if known.get(tag) != kept.due:
-                    self._at(kept.due, partial(self._timer_fired, run, tag))
+                    self._timers.at(kept.due, partial(self._timer_fired, run, tag))
 
     def _timer_fired(self, run: Running, tag: str) -> None:
         kept = run.pending.get(tag)
@@ -366,20 +379,16 @@ class Executor:
             run.due.append(tag)
             self._turn(run)
 
-    def _at(self, due: float, work: Callable[[], None]) -> None:
-        self._timer_number += 1
-        earlier = not self._timers or due < self._timers[0][0]
-        heapq.heappush(self._timers, (due, self._timer_number, work))
-        if earlier:
-            self._timer_set()
-
     def next_timer(self) -> float | None:
         """When the next near timer fires."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next()
 
     def fire_timers(self) -> None:
         """Run what is due."""
-        now = self._clock.now()
         with self._committer.gathering():
-            while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+            self._timers.fire(self._clock.now())
+
+
+def _pause(run: Running) -> float:
+    """How long to leave a store alone that failed."""
+    return float(min(_LONGEST_TROUBLE, 0.1 * 2 ** min(run.trouble, 10)))

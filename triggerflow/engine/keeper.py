@@ -48,6 +48,7 @@ class Keeper:
         lease: float,
         capacity: int,
         settled: Callable[[], None],
+        nursery: trio.Nursery,
     ) -> None:
         """
         Args:
@@ -65,6 +66,7 @@ class Keeper:
         self._lease = lease
         self._capacity = capacity
         self._settled = settled
+        self._nursery = nursery
         self._woken = trio.Event()
         self._work = True
         self._look_around = True
@@ -73,6 +75,7 @@ class Keeper:
         self._due: float | None = None
         self._outbox_after = 0
         self._dispatching = True
+        self._dispatcher_runs = False
 
     # --- what others tell it
 
@@ -98,6 +101,11 @@ class Keeper:
             self._due = due
             self._woken.set()
 
+    def place_freed(self) -> None:
+        """An owned instance is gone: another may be taken, or all is quiet."""
+        if self._work or not self._executor.owned or self._is_due():
+            self._woken.set()
+
     def lease_lost(self) -> None:
         """A commit was fenced: begin again as a new worker."""
         self._fenced = True
@@ -115,6 +123,7 @@ class Keeper:
             or self._look_around
             or self._fenced
             or self._dispatching
+            or self._dispatcher_runs
             or self._executor.owned
             or not self._committer.idle
         )
@@ -159,8 +168,10 @@ class Keeper:
             await self._begin_again()
         if self._look_around:
             await self._fetch_messages()
-        if self._dispatching:
-            await self._dispatch()
+        if self._dispatching and not self._dispatcher_runs:
+            # Beside this loop: guards are the user's code and may take their time.
+            self._dispatcher_runs = True
+            self._nursery.start_soon(self._dispatch_until_done)
         if self._work or self._is_due():
             await self._claim()
         if self.idle:
@@ -168,7 +179,7 @@ class Keeper:
 
     async def _rest(self, next_beat: float) -> None:
         now = self._clock.now()
-        timers = [self._executor.next_timer(), self._due]
+        timers = [self._executor.next_timer(), self._due if self.can_take() else None]
         pause = min((due - now for due in timers if due is not None), default=math.inf)
         # A wall clock can be set while we sleep, hence the recheck.
         pause = min(pause, self._clock.recheck, next_beat - trio.current_time())
@@ -195,6 +206,8 @@ class Keeper:
         if not self.can_take():
             return
         self._work = self._emptying = False
+        # Whoever parks while the claim is on its way says so itself.
+        self._due = None
         executor = self._executor
         limit = min(_LARGEST_CLAIM, self._capacity - len(executor.owned))
         found = await self._committer.ask(
@@ -214,7 +227,7 @@ class Keeper:
         if found.detail == "worker":
             self._fenced = True
             return
-        self._due = found.next_due
+        self.parked(found.next_due)
         self._executor.load(found.claimed)
         self._work = self._work or found.more
         if found.suspects and self._executor.owned:
@@ -247,6 +260,20 @@ class Keeper:
         worker = self._committer.worker[0]
         for number, rows in await self._committer.run(lambda: self._store.woken(worker)):
             self._executor.receive(number, rows)
+
+    async def _dispatch_until_done(self) -> None:
+        try:
+            while self._dispatching:
+                await self._dispatch()
+        except EngineClosed:
+            return
+        except Exception:
+            log.exception("deferred dispatches could not be carried out; trying again")
+            await trio.sleep(_TROUBLE)
+            self._dispatching = True
+        finally:
+            self._dispatcher_runs = False
+            self._woken.set()
 
     async def _dispatch(self) -> None:
         """Carry out what others deferred, as far as this process has the code."""

@@ -42,6 +42,7 @@ class Attempt:
         value: the result after its round trip through the codec.
         failure: or how it failed.
         error: the exception itself, for the retry policy; None where no attempt more helps.
+        begun: when a plain step's thread began it, where it has a timeout.
         over: the executor no longer wants its result.
         overdue: its timeout passed while its thread ran on.
     """
@@ -58,6 +59,7 @@ class Attempt:
     value: Any = None
     failure: Failure | None = None
     error: BaseException | None = None
+    begun: float | None = None
     over: bool = False
     overdue: bool = False
     scope: trio.CancelScope | None = None
@@ -94,12 +96,14 @@ class Performer:
         codec: ValueCodec,
         finished: Callable[[list[Attempt]], None],
         *,
+        now: Callable[[], float],
         threads: int,
         inline: bool = False,
     ) -> None:
         self._nursery = nursery
         self._codec = codec
         self._finished = finished
+        self._now = now
         self._most = threads
         self._inline = inline
         self._token = trio.lowlevel.current_trio_token()
@@ -190,6 +194,8 @@ class Performer:
         if attempt.over:
             return
         CURRENT.set(attempt)
+        if attempt.timeout is not None:
+            attempt.begun = self._now()
         try:
             value = attempt.fn(*attempt.args, **attempt.kwargs)
             if inspect.iscoroutine(value):

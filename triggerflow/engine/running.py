@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.core.driver import Replay
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending
+from triggerflow.engine.performer import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from triggerflow.core.branch import Waiting
     from triggerflow.core.codec import ValueCodec
-    from triggerflow.engine.performer import Attempt
+    from triggerflow.core.effects import Call
     from triggerflow.flows.flow import Flow
     from triggerflow.store.records import Claimed, InboxRow, LogRecord
 
@@ -127,6 +129,19 @@ class Running:
         """The time for the next entry: never before its predecessor's."""
         self.last_at = max(self.last_at, now)
         return self.last_at
+
+    def begin_attempt(self, waiting: Waiting, effect: Call[Any], codec: ValueCodec) -> Attempt:
+        """A new attempt of a pending call."""
+        args, kwargs = effect.args, effect.kwargs
+        if waiting.snapshot is not None:
+            # Fresh copies: what the step does to them must not reach the flow.
+            args, kwargs = codec.decode(waiting.snapshot)
+        tag = waiting.tag
+        number = self.pending[tag].attempts + 1 + self.crashes
+        attempt = self.attempts[tag] = Attempt(
+            self, tag, effect.name, effect.fn, args, kwargs, number, effect.options.timeout
+        )
+        return attempt
 
     def note_due(self, now: float) -> None:
         """Take note of every timer that has fired by now."""

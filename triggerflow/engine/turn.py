@@ -121,7 +121,9 @@ class _Drive:
     def _side_effect(self, tag: str, effect: SideEffect[Any]) -> None:
         try:
             blob = self.codec.encode(effect.fn(), tag)
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
             self.fail(tag, Failure.of(error))
         else:
             self.feed(tag, blob, self.codec.decode(blob))

@@ -76,7 +76,8 @@ FENCED = Outcome(Verdict.FENCED)
 class NewInstance:
     """An instance to be, as a dispatcher or a caller of `start` describes it.
 
-    `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`.
+    `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`. `digest`
+    says whether two inputs under one key are the same; without it their bytes do.
     """
 
     id: str
@@ -90,6 +91,7 @@ class NewInstance:
     reason: str | None = None
     namespace: str = ""
     key: str | None = None
+    digest: bytes | None = None
     correlation_id: str | None = None
 
 

@@ -86,7 +86,7 @@ class _Arrivals:
                 new.created,
             )
         )
-        self.generations.append((number, new.seed, new.input))
+        self.generations.append((number, new.seed, new.input, new.digest))
         if mine and owned is not None:
             owned.append(_claimed(number, new))
         return number
@@ -138,8 +138,8 @@ class _Arrivals:
                 self.instances,
             )
             db.executemany(
-                "INSERT INTO generation (instance, generation, seed, input)"
-                " VALUES (?, 1, ?, ?)",
+                "INSERT INTO generation (instance, generation, seed, input, digest)"
+                " VALUES (?, 1, ?, ?, ?)",
                 self.generations,
             )
 
@@ -287,12 +287,19 @@ def _holder(
     name = (new.namespace, new.flow, new.key or "")
     earlier = keys.get(name)
     if earlier is not None:
-        return earlier.id, earlier.input == new.input
+        return earlier.id, _alike(new, earlier.input, earlier.digest)
     row = db.execute(
-        "SELECT i.public_id, g.input FROM instance i"
+        "SELECT i.public_id, g.input, g.digest FROM instance i"
         " JOIN generation g ON g.instance = i.id AND g.generation = 1"
         " WHERE i.namespace = ? AND i.flow = ? AND i.key = ?"
         " AND i.status IN ('running', 'waiting', 'blocked')",
         name,
     ).fetchone()
-    return None if row is None else (row[0], row[1] == new.input)
+    return None if row is None else (row[0], _alike(new, row[1], row[2]))
+
+
+def _alike(new: NewInstance, input: bytes, digest: bytes | None) -> bool:
+    """Whether two inputs are the same; their bytes may differ in the order of dict keys."""
+    if new.digest is not None and digest is not None:
+        return new.digest == digest
+    return new.input == input

@@ -120,6 +120,7 @@ CREATE TABLE generation (
     generation INTEGER NOT NULL,
     seed BLOB NOT NULL,
     input BLOB NOT NULL,
+    digest BLOB,
     PRIMARY KEY (instance, generation)
 );
 

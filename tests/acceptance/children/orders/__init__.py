@@ -1,0 +1,1 @@
+"""Six versions of one flow."""

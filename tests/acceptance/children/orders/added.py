@@ -1,0 +1,18 @@
+"""A step added."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import triggerflow as tf
+from orders.steps import charge, inspect, ship, thank
+
+
+@tf.flow
+def order(item: str) -> Generator[Any, Any, Any]:
+    yield tf.call(inspect, item)
+    yield tf.call(charge, item, 10)
+    yield tf.call(ship, item)
+    answer = yield tf.wait_signal("received")
+    return (yield tf.call(thank, item, answer))

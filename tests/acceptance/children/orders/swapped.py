@@ -1,0 +1,17 @@
+"""Two steps swapped."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import triggerflow as tf
+from orders.steps import charge, ship, thank
+
+
+@tf.flow
+def order(item: str) -> Generator[Any, Any, Any]:
+    yield tf.call(ship, item)
+    yield tf.call(charge, item, 10)
+    answer = yield tf.wait_signal("received")
+    return (yield tf.call(thank, item, answer))

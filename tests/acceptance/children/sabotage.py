@@ -1,0 +1,114 @@
+"""Takes one guard away from the engine, in this process, to show that the audit would notice.
+
+Only the children of `test_sigkill.py` import this; the library knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any
+
+VARIABLE = "TRIGGERFLOW_TEST_SABOTAGE"
+
+
+def apply() -> None:
+    """Do what the environment asks for, if anything."""
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted:
+        {"pair": _pair, "fence": _fence, "order": _order}[wanted]()
+
+
+class _Lying:
+    """A connection that answers one question with rows of our own."""
+
+    def __init__(self, db: sqlite3.Connection, question: str, answer: list[Any]) -> None:
+        self._db = db
+        self._question = question
+        self._answer = answer
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        if sql.startswith(self._question):
+            return iter(self._answer)
+        return self._db.execute(sql, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+
+def _pair() -> None:
+    """No duplicate is found before the append, and no index refuses a second pair."""
+    from triggerflow.store.sqlite import arrivals, schema
+
+    found = arrivals.append
+
+    def append(db: Any, *rest: Any) -> None:
+        found(_Lying(db, "SELECT cid, seq FROM activity", []), *rest)
+
+    arrivals.append = append
+    whole = schema.migrations()
+    weak = [
+        ("CREATE UNIQUE INDEX firing_pair", "CREATE INDEX firing_pair"),
+        ("cid TEXT NOT NULL UNIQUE", "cid TEXT NOT NULL"),
+        ("public_id TEXT NOT NULL UNIQUE", "public_id TEXT NOT NULL"),
+    ]
+
+    def migrations() -> tuple[tuple[int, str, str], ...]:
+        changed = []
+        for number, name, sql in whole:
+            for old, new in weak:
+                # The first only: of the CIDs, the activity's, not the trigger's.
+                sql = sql.replace(old, new, 1)
+            changed.append((number, name, sql))
+        return tuple(changed)
+
+    schema.migrations = migrations  # type: ignore[assignment]
+
+
+def _fence() -> None:
+    """Every worker's epoch holds, and every turn finds owner, generation and length as told."""
+    from triggerflow.store.sqlite import turns, workers
+
+    workers.fence = lambda *_: True
+    found = turns.turns
+
+    def believing(db: Any, worker: int, items: Any, outcomes: Any) -> None:
+        told = [(op.number, worker, op.generation, op.log_length) for _, op in items]
+        lying = _Lying(db, "SELECT id, owner, generation, log_length FROM instance", told)
+        found(lying, worker, items, outcomes)  # type: ignore[arg-type]
+
+    turns.turns = believing
+
+
+def _order() -> None:
+    """Plain steps run as soon as they are armed, before the turn that arms them commits."""
+    from triggerflow.engine import executor
+    from triggerflow.engine.performer import is_async
+
+    turn, take = executor.Executor._turn, executor.take
+
+    def hasty(self: Any, run: Any) -> None:
+        def early(run: Any, replay: Any, **rest: Any) -> Any:
+            taken = take(run, replay, **rest)
+            for tag in taken.perform:
+                self._perform(run, replay, tag)
+            taken.perform = []
+            return taken
+
+        performer = self.performer
+
+        def at_once(attempt: Any) -> None:
+            if is_async(attempt.fn):
+                type(performer).start(performer, attempt)
+                return
+            performer._run_plain(attempt)
+            performer._token.run_sync_soon(performer._finished, [attempt])
+
+        performer.start = at_once
+        executor.take = early
+        try:
+            turn(self, run)
+        finally:
+            executor.take = take
+
+    executor.Executor._turn = hasty

@@ -378,7 +378,7 @@ COMMITS = {
     # Appends and dispatches.
     ("engine/arrivals.py", "Arrivals._commit", "self._committer.ask"),
     ("engine/arrivals.py", "Arrivals._commit", "self._committer.ask_all"),
-    ("engine/arrivals.py", "Arrivals.dispatch", "self._committer.ask"),
+    ("engine/arrivals.py", "Arrivals._dispatch", "self._committer.ask"),
     # Claims, and a heartbeat by an empty release.
     ("engine/keeper.py", "Keeper._claim", "self._committer.ask"),
     ("engine/keeper.py", "Keeper._keep_lease", "self._committer.ask"),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from triggerflow.engine.committer import Committer
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import Claimed, OutboxRow, TriggerRecord
+    from triggerflow.store.records import OutboxRow, TriggerRecord
 
 # A registry that changes faster than an append can be planned is somebody's mistake.
 _MOST_PLANS: Final = 20
@@ -63,7 +63,7 @@ class Arrivals:
         validate: Callable[[Activity], None],
         announced: Callable[[Activity, Any], None] | None,
         can_own: Callable[[], bool],
-        begun: Callable[[tuple[Claimed, ...]], None],
+        begun: Callable[[Outcome], None],
     ) -> None:
         """
         Args:
@@ -72,7 +72,7 @@ class Arrivals:
             announced: called with (activity, firings) after the commit; None when no
                 plugin listens.
             can_own: whether this worker may own what an append starts.
-            begun: called with the instances that it owns since an append's commit.
+            begun: called with an append's outcome, which has what this worker owns now.
         """
         self._store = store
         self._committer = committer
@@ -200,12 +200,11 @@ class Arrivals:
 
     async def _commit(self, operations: Sequence[Append]) -> list[Outcome]:
         if len(operations) == 1:
-            return [await self._committer.ask(operations[0])]
-        return await self._committer.ask_all(operations)
+            return [await self._committer.ask(operations[0], self._begun)]
+        return await self._committer.ask_all(operations, self._begun)
 
     def _appended(self, arrival: _Arrival, outcome: Outcome) -> Appended:
         duplicate = outcome.verdict is Verdict.DUPLICATE
-        self._begun(outcome.claimed)
         found = appended(
             arrival.activity.cid,
             outcome.seq or 0,
@@ -222,22 +221,27 @@ class Arrivals:
         """Carry out deferred dispatches that this process can; how many it did."""
         done = 0
         for row in rows:
-            arrival = self._deferred_arrival(row)
-            if arrival is None:
-                continue
-            await self._judge([arrival])
-            now = self._clock.now()
-            firings = self._plan(arrival, now)
-            if row.trigger_cid is not None and self._index_has(row.trigger_cid) is None:
-                firings = (PlannedFiring(row.trigger_cid, None, _SUPERSEDED, "failed"),)
-            outcome = await self._committer.ask(
-                Dispatch(row.id, row.seq, self._registry, now, firings)
-            )
-            if outcome.verdict is Verdict.STALE:
+            for _ in range(_MOST_PLANS):
+                verdict = await self._dispatch(row)
+                if verdict is not Verdict.STALE:
+                    break
                 self.refresh(*await self._committer.run(self._store.registry))
-            elif outcome.verdict is Verdict.APPLIED:
-                done += 1
+            done += verdict is Verdict.APPLIED
         return done
+
+    async def _dispatch(self, row: OutboxRow) -> Verdict:
+        arrival = self._deferred_arrival(row)
+        if arrival is None:
+            return Verdict.CONFLICT
+        await self._judge([arrival])
+        now = self._clock.now()
+        firings = self._plan(arrival, now)
+        if row.trigger_cid is not None and self._index_has(row.trigger_cid) is None:
+            firings = (PlannedFiring(row.trigger_cid, None, _SUPERSEDED, "failed"),)
+        outcome = await self._committer.ask(
+            Dispatch(row.id, row.seq, self._registry, now, firings)
+        )
+        return outcome.verdict
 
     def _deferred_arrival(self, row: OutboxRow) -> _Arrival | None:
         """The activity behind an outbox row; None where its guard's code isn't here."""

@@ -37,6 +37,8 @@ Deliver = Callable[[Outcome | Exception], None]
 _LARGEST_BATCH: Final = 1000
 # How soon another process's writes are noticed.
 _POLL: Final = 0.02
+# A batch of more operations than this tells that others are about.
+_ALONE: Final = 2
 
 
 @attrs.define(slots=True)
@@ -82,6 +84,8 @@ class Committer:
         self._token = trio.lowlevel.current_trio_token()
         self._gathering = 0
         self._awake = False
+        self._deferred = False
+        self._last_batch = 0
         # Batches begun and delivered: one counter a thread, so that neither can race.
         self._taken = 0
         self._landed = 0
@@ -105,17 +109,32 @@ class Committer:
         self._waiting.append((operation, deliver))
         self._kick()
 
-    async def ask(self, operation: Operation) -> Outcome:
+    async def ask(
+        self, operation: Operation, first: Callable[[Outcome], None] | None = None
+    ) -> Outcome:
         """Submit and wait until it is durable.
+
+        Args:
+            operation: what to do.
+            first: called with the outcome before the asking task wakes, so that what it
+                submits shares a batch with what the other outcomes lead to.
 
         Raises:
             Exception: what the store raised.
         """
-        found: Outcome = await _delivered(lambda deliver: self.submit(operation, deliver))
+        found: Outcome = await _delivered(
+            lambda deliver: self.submit(operation, deliver), first
+        )
         return found
 
-    async def ask_all(self, operations: Sequence[Operation]) -> list[Outcome]:
+    async def ask_all(
+        self,
+        operations: Sequence[Operation],
+        first: Callable[[Outcome], None] | None = None,
+    ) -> list[Outcome]:
         """Submit many together and wait until all are durable; outcomes in their order.
+
+        `first` is called with each as it lands, as in `ask`.
 
         Raises:
             Exception: what the store raised for the first of them that failed.
@@ -130,6 +149,8 @@ class Committer:
             left -= 1
             if not left:
                 done.set()
+            if first is not None and not isinstance(result, Exception):
+                first(result)
 
         with self.gathering():
             for index, operation in enumerate(operations):
@@ -173,18 +194,28 @@ class Committer:
         while not self.idle:
             await self.run(lambda: None)
         self.abandon()
-        if self._thread is not None:
-            thread = self._thread
-            await trio.to_thread.run_sync(thread.join)
 
     def abandon(self) -> None:
-        """End the thread and drop what waits."""
+        """End the thread and drop what waits; a commit in flight is waited for."""
         self._closed = True
         self._waiting.clear()
         self._kicks.put(False)
+        if self._thread is not None:
+            self._thread.join()
 
     def _kick(self) -> None:
-        if self._gathering or self._awake or not self._waiting:
+        if self._gathering or self._awake or self._deferred or not self._waiting:
+            return
+        if self._last_batch > _ALONE:
+            # Others are about: what they submit in this tick comes along.
+            self._deferred = True
+            self._token.run_sync_soon(self._kick_now)
+        else:
+            self._kick_now()
+
+    def _kick_now(self) -> None:
+        self._deferred = False
+        if self._awake or self._closed or not self._waiting:
             return
         self._awake = True
         if self._inline:
@@ -279,6 +310,7 @@ class Committer:
         try:
             found = self._store.commit(Batch(operations, self._clock.now(), self.worker))
             self.commits += 1
+            self._last_batch = len(operations)
         except Exception as error:  # noqa: BLE001
             return self._one_by_one(operations, delivers, error)
         except BaseException as died:  # noqa: BLE001
@@ -300,7 +332,10 @@ class Committer:
         return results, None
 
 
-async def _delivered(begin: Callable[[Callable[[Any], None]], None]) -> Any:
+async def _delivered(
+    begin: Callable[[Callable[[Any], None]], None],
+    first: Callable[[Any], None] | None = None,
+) -> Any:
     """Wait for what a `deliver` callback gets; exceptions are raised."""
     done = trio.Event()
     found: list[Any] = []
@@ -308,6 +343,8 @@ async def _delivered(begin: Callable[[Callable[[Any], None]], None]) -> Any:
     def deliver(result: Any) -> None:
         found.append(result)
         done.set()
+        if first is not None and not isinstance(result, Exception):
+            first(result)
 
     begin(deliver)
     await done.wait()

@@ -20,13 +20,13 @@ from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Instance, Rejected
 from triggerflow.errors import EngineClosed, KeyTaken, UnknownFlow, WaitTimedOut
-from triggerflow.store.operations import NewInstance, Start, Verdict
+from triggerflow.store.operations import NewInstance, Outcome, Start, Verdict
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import Claimed
+    from triggerflow.store.records import InstanceRecord
 
 # How long a closing engine waits for steps that run.
 _DRAIN: Final = 2.0
@@ -154,6 +154,9 @@ class Engine(Sending):
     def abandon(self) -> None:
         """Stop dead, as a killed process would: nothing is handed back."""
         self._let_go()
+        if self._executor is not None:
+            self._executor.performer.close()
+            self._executor.drop_all()
         self._reader.close()
         self._committer.abandon()
         self._store.abandon()
@@ -311,21 +314,19 @@ class Engine(Sending):
             new.status, new.cause = "blocked", "unknown_flow"
             new.reason = str(UnknownFlow(name, version)) + "; a worker that knows it starts it"
         own = self._keeper is not None and known is not None and self._keeper.can_take()
-        outcome = await self._committer.ask(Start(new, own))
+        outcome = await self._committer.ask(Start(new, own), self._begun)
         holder = outcome.instance or new.id
         if outcome.verdict is Verdict.CONFLICT:
             raise KeyTaken(name, key or "", holder)
-        if self._keeper is not None and outcome.verdict is Verdict.APPLIED:
-            self._alive.add(holder)
-        self._begun(outcome.claimed)
         if not outcome.claimed:
             self._tell(Keeper.work_came)
         return holder
 
-    def _begun(self, claimed: tuple[Claimed, ...]) -> None:
+    def _begun(self, outcome: Outcome) -> None:
         """Drive what this worker owns since the commit that made it."""
-        if claimed and self._executor is not None:
-            self._executor.load(claimed)
+        if outcome.claimed and self._executor is not None:
+            self._alive.update(each.id for each in outcome.claimed)
+            self._executor.load(outcome.claimed)
 
     # --- verbs: waiting
 
@@ -338,23 +339,31 @@ class Engine(Sending):
         """
         limit = math.inf if timeout is None else seconds(timeout, "wait(timeout=)")
         found = await self.resolve_id(id)
-        with trio.move_on_after(limit):
-            while True:
-                self._check_open("wait")
-                event = self._waiters.get(found)
-                if event is None or event.is_set():
-                    event = self._waiters[found] = trio.Event()
-                if found not in self._alive:
-                    record = await self._record(found)
-                    if record.status in ENDED:
-                        break
-                await event.wait()
-        # The last word is the store's: it may have ended just as the time ran out.
-        record = await self._record(found)
-        if record.status not in ENDED:
-            raise WaitTimedOut(found, limit, record.status)
-        self._waiters.pop(found, None)
+        if math.isinf(limit):
+            record = await self._ended(found)
+        else:
+            with trio.move_on_after(limit) as timer:
+                record = await self._ended(found)
+            if timer.cancelled_caught:
+                # The last word is the store's: it may have ended just as the time ran out.
+                record = await self._record(found)
+                if record.status not in ENDED:
+                    raise WaitTimedOut(found, limit, record.status)
         return Instance.of(record, self._code.codec)
+
+    async def _ended(self, id: str) -> InstanceRecord:
+        while True:
+            self._check_open("wait")
+            event = self._waiters.get(id)
+            if event is None or event.is_set():
+                event = self._waiters[id] = trio.Event()
+            if id in self._alive:
+                await event.wait()
+            record = await self._record(id)
+            if record.status in ENDED:
+                self._waiters.pop(id, None)
+                return record
+            await event.wait()
 
     async def run_until_idle(self) -> None:
         """Return when nothing is runnable now; future timers and open waits don't count."""

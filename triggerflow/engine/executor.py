@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from triggerflow.core.effects import Call
+from triggerflow.engine.limits import Limits
 from triggerflow.engine.performer import Attempt, Performer, is_async
 from triggerflow.engine.running import Running
 from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
 from triggerflow.errors import Diverged, TimedOut
 from triggerflow.store.operations import Block, Outcome, Release, Verdict
-from triggerflow.store.records import ENDED
+from triggerflow.store.records import ENDED, SUSPECT
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("triggerflow")
 
 _LONGEST_TROUBLE: Final = 30.0
+_INBOX_AGAIN: Final = 0.5
 
 
 class Executor:
@@ -85,11 +87,13 @@ class Executor:
         self._keep_warm = keep_warm
         self._moved = moved
         self._fenced = fenced
+        self._suspects: dict[int, Running] = {}
         self._quieter = trio.Event()
         self._timers = Timers(timer_set)
         self.performer = Performer(
             nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
         )
+        self._limits = Limits(self._timers, self.performer, clock, self._finished)
 
     # --- taking over
 
@@ -103,6 +107,8 @@ class Executor:
         flow = self._flows.get(claimed.flow, claimed.version)
         run = Running(claimed, flow, self._clock.now())
         self.owned[run.number] = run
+        if run.crashes >= SUSPECT:
+            self._suspects[run.number] = run
         warm = self.warm.pop(run.number, None)
         self.warm_lengths.pop(run.number, None)
         try:
@@ -166,6 +172,14 @@ class Executor:
         run.drop()
         if self.owned.get(run.number) is run:
             del self.owned[run.number]
+            self._suspects.pop(run.number, None)
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether an owned instance must run alone."""
+        return bool(self._suspects) and any(
+            run.crashes >= SUSPECT for run in self._suspects.values()
+        )
 
     async def quiet(self) -> None:
         """Return once no step runs and no turn is in flight."""
@@ -178,6 +192,7 @@ class Executor:
         for run in [*self.owned.values(), *self.warm.values()]:
             run.drop()
         self.owned.clear()
+        self._suspects.clear()
         self.warm.clear()
         self.warm_lengths.clear()
         self._timers.clear()
@@ -260,6 +275,7 @@ class Executor:
 
     def _park(self, run: Running, due: float | None) -> None:
         del self.owned[run.number]
+        self._suspects.pop(run.number, None)
         self.warm[run.number] = run
         self.warm_lengths[run.number] = (run.generation, run.log_length)
         self._moved(run.id, "waiting", due)
@@ -274,6 +290,10 @@ class Executor:
         def deliver(rows: list[InboxRow] | Exception) -> None:
             if not isinstance(rows, Exception):
                 self.receive(number, rows)
+            elif number in self.owned:
+                log.warning("an inbox could not be read, trying again: %s", rows)
+                again = self._clock.now() + _INBOX_AGAIN
+                self._timers.at(again, lambda: self.fetch_inbox(number))
 
         self._committer.call(lambda: self._store.inbox(number), deliver)
 
@@ -325,39 +345,8 @@ class Executor:
             return
         attempt = run.begin_attempt(waiting, waiting.effect, self._codec)
         if attempt.timeout is not None and not is_async(attempt.fn):
-            self._timers.at(self._clock.now() + attempt.timeout, lambda: self._overdue(attempt))
+            self._limits.watch(attempt, attempt.timeout)
         self.performer.start(attempt)
-
-    def _overdue(self, attempt: Attempt) -> None:
-        """A thread overran its timeout; it can't be stopped, only waited for and fenced."""
-        if attempt.over or attempt.failure is not None or attempt.blob is not None:
-            return
-        if attempt.owner.attempts.get(attempt.tag) is not attempt:
-            return
-        left = attempt.timeout or 0.0
-        if attempt.begun is not None:
-            left += attempt.begun - self._clock.now()
-        if not attempt.overdue and left > 0:
-            # It waited for a thread: its time runs from its start.
-            self._timers.at(self._clock.now() + left, lambda: self._overdue(attempt))
-            return
-        if not attempt.overdue:
-            attempt.overdue = True
-            self.performer.replace_thread()
-            self._timers.at(
-                self._clock.now() + (attempt.timeout or 0.0), lambda: self._overdue(attempt)
-            )
-            return
-        # It had a second timeout to end in: another attempt beside it might do its work
-        # twice at once, so the call fails for good.
-        attempt.over = True
-        given_up = Attempt(
-            attempt.owner, attempt.tag, attempt.name, attempt.fn, (), {}, attempt.number
-        )
-        given_up.fail(TimedOut(attempt.tag, still_running=True))
-        given_up.error = None
-        attempt.owner.attempts[attempt.tag] = given_up
-        self._finished([given_up])
 
     # --- timers
 

@@ -11,7 +11,6 @@ import trio
 
 from triggerflow.errors import EngineClosed
 from triggerflow.store.operations import Claim, Outcome, Release
-from triggerflow.store.records import SUSPECT
 
 if TYPE_CHECKING:
     from triggerflow.engine.arrivals import Arrivals
@@ -71,6 +70,7 @@ class Keeper:
         self._work = True
         self._look_around = True
         self._fenced = False
+        self._next_sign = -math.inf
         self._emptying = False
         self._due: float | None = None
         self._outbox_after = 0
@@ -200,7 +200,7 @@ class Keeper:
         if self._emptying and executor.owned:
             return False
         # Someone whose owners died twice runs with nothing else in this process.
-        return not any(run.crashes >= SUSPECT for run in executor.owned.values())
+        return not executor.has_suspect
 
     async def _claim(self) -> None:
         if not self.can_take():
@@ -236,7 +236,10 @@ class Keeper:
 
     async def _keep_lease(self) -> None:
         """Show that we live, and free what the dead owned."""
-        if self._executor.owned:
+        # Also while nothing is owned: a worker that looks dead is removed, and what only it
+        # knows would block. Ten times a lease is often enough for one that idles.
+        if self._executor.owned or trio.current_time() >= self._next_sign:
+            self._next_sign = trio.current_time() + self._lease / 10
             found = await self._committer.ask(Release(()))
             if found.detail == "worker":
                 self._fenced = True

@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,7 +110,7 @@ class Performer:
         self._token = trio.lowlevel.current_trio_token()
         self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
-        self._done: list[Attempt] = []
+        self._done: deque[Attempt] = deque()
         self._posted = False
         self._threads = 0
         self._free = 0
@@ -131,7 +132,6 @@ class Performer:
             if self._queue.qsize() < self._free:
                 return
             self._threads += 1
-            self._free += 1
         threading.Thread(target=self._work, name="triggerflow-step", daemon=True).start()
 
     def replace_thread(self) -> None:
@@ -209,6 +209,26 @@ class Performer:
             attempt.fail(error)
 
     def _work(self) -> None:
+        waiting = self._queue
+        while True:
+            try:
+                attempt = waiting.get_nowait()
+            except queue.Empty:
+                attempt = self._idle_until_work()
+            if attempt is None:
+                return
+            self._run_plain(attempt)
+            self._done.append(attempt)
+            # Two threads may both see it unset; a second flush finds nothing to do.
+            if not self._posted:
+                self._posted = True
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._flush)
+
+    def _idle_until_work(self) -> Attempt | None:
+        """Wait for an attempt; None tells the thread to end."""
+        with self._guard:
+            self._free += 1
         while True:
             try:
                 attempt = self._queue.get(timeout=_IDLE)
@@ -218,26 +238,18 @@ class Performer:
                         continue
                     self._free -= 1
                     self._threads -= 1
-                return
-            if attempt is None:
-                return
+                return None
             with self._guard:
                 self._free -= 1
-            self._run_plain(attempt)
-            with self._guard:
-                self._free += 1
-                self._done.append(attempt)
-                post = not self._posted
-                self._posted = True
-            if post:
-                with contextlib.suppress(trio.RunFinishedError):
-                    self._token.run_sync_soon(self._flush)
+            return attempt
 
     def _flush(self) -> None:
-        with self._guard:
-            done, self._done = self._done, []
-            self._posted = False
-        if not self._closed:
+        # Before the first one is taken: what comes later posts again.
+        self._posted = False
+        done = []
+        while self._done:
+            done.append(self._done.popleft())
+        if done and not self._closed:
             self._finished(done)
 
 

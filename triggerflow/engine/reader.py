@@ -32,8 +32,12 @@ class Reader:
         self._kicks: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._posted = False
         self._closed = False
+        self._thread: threading.Thread | None = None
         if not inline:
-            threading.Thread(target=self._run, name="triggerflow-reader", daemon=True).start()
+            self._thread = threading.Thread(
+                target=self._run, name="triggerflow-reader", daemon=True
+            )
+            self._thread.start()
 
     async def ask(self, read: Callable[[], T]) -> T:
         """What `read` returns.
@@ -61,9 +65,15 @@ class Reader:
         return found  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End the thread; who still waits gets an answer first."""
+        """End the thread; who still waits gets an answer first.
+
+        It waits for the read in flight: a connection that is closed under one takes the
+        whole process down.
+        """
         self._closed = True
         self._kicks.put(False)
+        if self._thread is not None:
+            self._thread.join()
 
     def _kick(self) -> None:
         self._posted = False

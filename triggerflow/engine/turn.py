@@ -281,6 +281,10 @@ def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Take
     Raises:
         Diverged: never for a healthy replay; the caller blocks the instance.
     """
+    if len(run.results) == 1 and not (run.inbox or run.due or run.retried or replay.armed):
+        taken = _take_result(run, replay, codec, now)
+        if taken is not None:
+            return taken
     drive = _Drive(run, replay, codec, run.tick(now))
     results, run.results = run.results, []
     run.fresh = False
@@ -306,6 +310,54 @@ def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Take
     # The executor goes on with what didn't fit.
     run.fresh = drive.full
     return drive.finish(results)
+
+
+def _take_result(run: Running, replay: Replay, codec: ValueCodec, now: float) -> Taken | None:
+    """The commonest turn, on a short road: one result in, the next call out.
+
+    None where it is another turn after all; nothing was changed then.
+    """
+    attempt = run.results[0]
+    tag = attempt.tag
+    blob = attempt.blob
+    if blob is None or attempt.failure is not None or run.attempts.get(tag) is not attempt:
+        return None
+    if len(run.pending) != 1 or tag not in replay.pending:
+        return None
+    now = run.tick(now)
+    run.fresh = False
+    run.results = []
+    del run.attempts[tag]
+    kept = run.pending.pop(tag)
+    replay.resolve(Entry(tag, attempt.value, None, None, now))
+    row = LogRow(tag, blob, False, kept.digest, now)
+    if len(replay.armed) == 1 == len(replay.pending) and not replay.recorded:
+        (armed,) = replay.armed
+        waiting = replay.pending.get(armed)
+        if waiting is not None and type(waiting.effect) is Call:
+            replay.armed.clear()
+            digest = waiting.digest or replay.digest_of(waiting)
+            run.pending[armed] = Pending(digest)
+            return Taken(
+                Turn(
+                    run.number,
+                    run.generation,
+                    run.log_length,
+                    (row,),
+                    codec.pack(encode_pending(run.pending)),
+                    "running",
+                    now,
+                    run.started,
+                    inbox_seen=run.inbox_seen,
+                ),
+                [armed],
+                [attempt],
+                [],
+            )
+    drive = _Drive(run, replay, codec, now)
+    drive.rows.append(row)
+    drive.begin()
+    return drive.finish([attempt])
 
 
 def _due(waiting: Waiting, now: float) -> float | None:

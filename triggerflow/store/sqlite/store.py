@@ -75,7 +75,9 @@ class SqliteStore:
         self.url = f"sqlite:///{self.path}"
         self._db: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        # A connection that is closed while another thread uses it takes the process down.
         self._read_guard = threading.Lock()
+        self._write_guard = threading.RLock()
         self._locks: LockFile | NoLocks | None = None
         self._workers: set[int] = set()
         self._version = -1
@@ -135,10 +137,11 @@ class SqliteStore:
             for worker in self._workers:
                 self._locks.let_go(worker)
         self._workers.clear()
-        for db in (self._reader, self._db):
-            if db is not None:
-                db.close()
-        self._reader = self._db = None
+        with self._read_guard, self._write_guard:
+            for db in (self._reader, self._db):
+                if db is not None:
+                    db.close()
+            self._reader = self._db = None
         if self._locks is not None:
             self._locks.leave()
             self._locks = None
@@ -191,7 +194,8 @@ class SqliteStore:
 
     def changed(self) -> bool:
         """Whether another connection has written; see `Store.changed`."""
-        version: int = self._writer().execute("PRAGMA data_version").fetchone()[0]
+        with self._write_guard:
+            version: int = self._writer().execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         self._version = version
         return changed
@@ -286,8 +290,8 @@ class SqliteStore:
     # --- the two connections
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._writer()
-        with self._lock().turn():
+        with self._write_guard, self._lock().turn():
+            db = self._writer()
             db.execute("BEGIN IMMEDIATE")
             try:
                 found = work(db)
@@ -300,10 +304,10 @@ class SqliteStore:
         return found
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._reader is None:
-            raise StoreError(self.url, "is not open")
-        self._check_process()
         with self._read_guard:
+            if self._reader is None:
+                raise StoreError(self.url, "is not open")
+            self._check_process()
             return work(self._reader)
 
     def _writer(self) -> sqlite3.Connection:

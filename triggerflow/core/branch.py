@@ -10,15 +10,13 @@ from __future__ import annotations
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.core.effects import Effect, Race, Won
+from triggerflow.core.effects import Effect, Gather, Race, Won
 from triggerflow.core.failure import text_of
 from triggerflow.errors import FlowCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
-
-    from triggerflow.core.effects import Gather
 
 
 class Waiting:
@@ -108,6 +106,7 @@ class Join:
         "decided",
         "effect",
         "error",
+        "failed",
         "holds",
         "parent",
         "value",
@@ -125,33 +124,70 @@ class Join:
         self.decided = False
         self.cancelled = False
         self.winner: int | None = None
-        self.value: Any = [None] * len(effect.parts)
+        counts = isinstance(effect, Gather) and effect.count is not None
+        self.value: Any = [] if counts else [None] * len(effect.parts)
+        self.failed = 0
         self.error: BaseException | None = None
 
     def note(self, child: Branch, value: Any, error: BaseException | None) -> bool:
         """Take a branch's end; True if it is the one that decides."""
         child.done = True
         self.active -= 1
-        if error is not None:
+        if error is None:
+            decides = self._returned(child, value)
+        elif child.cancelled and isinstance(error, FlowCancelled):
             # A cancelled branch that ends through FlowCancelled did what it should.
-            if child.cancelled and isinstance(error, FlowCancelled):
-                return False
-            if self.error is None:
-                self.error = error
-            else:
-                self.error.add_note(
-                    f"branch {self.effect.label(child.slot)} failed too: "
-                    f"{type(error).__name__}: {text_of(error)}"
-                )
-        elif isinstance(self.effect, Race):
+            return False
+        elif self._keeps(error):
+            decides = self._returned(child, error)
+        else:
+            decides = self._raised(child, error)
+        decides = decides and not self.decided
+        self.decided = self.decided or decides
+        return decides
+
+    def _keeps(self, error: BaseException) -> bool:
+        effect = self.effect
+        return (
+            isinstance(effect, Gather)
+            and effect.return_failures
+            and isinstance(error, Exception)
+            and not self.decided
+        )
+
+    def _returned(self, child: Branch, value: Any) -> bool:
+        effect = self.effect
+        if isinstance(effect, Race):
             if not self.decided:
                 self.winner = child.slot
                 self.value = value
-        else:
+            return True
+        if effect.count is None:
             self.value[child.slot] = value
-        decides = not self.decided and (error is not None or isinstance(self.effect, Race))
-        self.decided = self.decided or decides
-        return decides
+            return False
+        if self.decided:
+            return False
+        self.value.append(Won(child.slot, effect.names[child.slot], value))
+        if len(self.value) < effect.count:
+            return False
+        # Enough came; that others had failed before is no matter any more.
+        self.error = None
+        return True
+
+    def _raised(self, child: Branch, error: BaseException) -> bool:
+        effect = self.effect
+        if self.error is not None:
+            self.error.add_note(
+                f"branch {effect.label(child.slot)} failed too: "
+                f"{type(error).__name__}: {text_of(error)}"
+            )
+        else:
+            self.error = error
+        if isinstance(effect, Race) or effect.count is None or self.decided:
+            return True
+        # As long as enough branches are left, k of n may still come.
+        self.failed += 1
+        return len(effect.parts) - self.failed < effect.count
 
     def outcome(self) -> tuple[Any, BaseException | None]:
         """What the parent gets once every branch has ended; handed over, not kept."""

@@ -409,10 +409,17 @@ class _Composite(Effect[R_co]):
 
 
 class Gather(_Composite[list[Any]]):
-    """All of several branches: see `gather`."""
+    """All of several branches, or some of them: see `gather`."""
 
-    __slots__ = ()
+    __slots__ = ("count", "return_failures")
     kind = "gather"
+
+    def __init__(
+        self, parts: tuple[Branch, ...], count: int | None, *, return_failures: bool
+    ) -> None:
+        super().__init__(parts, (None,) * len(parts))
+        self.count = count
+        self.return_failures = return_failures
 
 
 class Race(_Composite[Won[Any]]):
@@ -503,13 +510,32 @@ def wait_signal(
     return WaitSignal(names, single=single, timeout=limit, default=default)
 
 
-def gather(*branches: Branch) -> Gather:
+def gather(
+    *branches: Branch, count: int | None = None, return_failures: bool = False
+) -> Gather:
     """Run branches side by side; their results come back as a list, in their order.
 
     A branch is an effect or a sub-generator. The first failure cancels the others, which
     may still clean up, and is raised once all have ended.
+
+    Args:
+        branches: what to run.
+        count: so many are enough: the list has a `Won` for each of the first `count` that
+            returned, in that order, and the others are cancelled as in a `race`. A failure
+            is raised once too few are left.
+        return_failures: a failure comes back in the list, as the exception, and cancels
+            nobody.
+
+    Raises:
+        DefinitionError: `count` is not from 1 to the number of branches.
     """
-    return Gather(branches, (None,) * len(branches))
+    if count is not None and (
+        not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(branches)
+    ):
+        raise DefinitionError(
+            "gather(count=)", f"found {count!r}, expected 1 to {len(branches)}, its branches"
+        )
+    return Gather(branches, count, return_failures=return_failures)
 
 
 def race(*branches: Branch, **named: Branch) -> Race:

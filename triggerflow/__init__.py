@@ -26,22 +26,23 @@ if _TYPE_CHECKING:
     from triggerflow.core.durations import minutes as minutes
     from triggerflow.core.effects import Signal as Signal
     from triggerflow.core.effects import Won as Won
-    from triggerflow.core.effects import call as call
-    from triggerflow.core.effects import gather as gather
-    from triggerflow.core.effects import now as now
-    from triggerflow.core.effects import patched as patched
-    from triggerflow.core.effects import race as race
-    from triggerflow.core.effects import random as random
-    from triggerflow.core.effects import side_effect as side_effect
-    from triggerflow.core.effects import sleep as sleep
-    from triggerflow.core.effects import sleep_until as sleep_until
-    from triggerflow.core.effects import uuid4 as uuid4
-    from triggerflow.core.effects import wait_signal as wait_signal
     from triggerflow.core.failure import Failure as Failure
     from triggerflow.core.log import Entry as Entry
     from triggerflow.core.log import Pending as Pending
     from triggerflow.core.retry import RetryAfter as RetryAfter
     from triggerflow.core.retry import RetryPolicy as RetryPolicy
+    from triggerflow.core.verbs import call as call
+    from triggerflow.core.verbs import gather as gather
+    from triggerflow.core.verbs import inbox as inbox
+    from triggerflow.core.verbs import now as now
+    from triggerflow.core.verbs import patched as patched
+    from triggerflow.core.verbs import race as race
+    from triggerflow.core.verbs import random as random
+    from triggerflow.core.verbs import side_effect as side_effect
+    from triggerflow.core.verbs import sleep as sleep
+    from triggerflow.core.verbs import sleep_until as sleep_until
+    from triggerflow.core.verbs import uuid4 as uuid4
+    from triggerflow.core.verbs import wait_signal as wait_signal
     from triggerflow.engine.context import step_context as step_context
     from triggerflow.engine.engine import Engine as Engine
     from triggerflow.engine.views import Appended as Appended
@@ -66,6 +67,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import PluginError as PluginError
     from triggerflow.errors import SchemaTooNew as SchemaTooNew
     from triggerflow.errors import SignalConflict as SignalConflict
+    from triggerflow.errors import SignalRefused as SignalRefused
     from triggerflow.errors import StepError as StepError
     from triggerflow.errors import StepFailed as StepFailed
     from triggerflow.errors import StoreError as StoreError
@@ -95,11 +97,14 @@ _HOMES = {
     ),
     "triggerflow.core.driver": ("Done", "Failed", "Replay", "Suspended", "drive"),
     "triggerflow.core.durations": ("days", "hours", "minutes"),
-    "triggerflow.core.effects": (
-        "Signal",
-        "Won",
+    "triggerflow.core.effects": ("Signal", "Won"),
+    "triggerflow.core.failure": ("Failure",),
+    "triggerflow.core.log": ("Entry", "Pending"),
+    "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
+    "triggerflow.core.verbs": (
         "call",
         "gather",
+        "inbox",
         "now",
         "patched",
         "race",
@@ -110,9 +115,6 @@ _HOMES = {
         "uuid4",
         "wait_signal",
     ),
-    "triggerflow.core.failure": ("Failure",),
-    "triggerflow.core.log": ("Entry", "Pending"),
-    "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
     "triggerflow.engine.context": ("step_context",),
     "triggerflow.engine.engine": ("Engine",),
     "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Rejected"),
@@ -135,6 +137,7 @@ _HOMES = {
         "PluginError",
         "SchemaTooNew",
         "SignalConflict",
+        "SignalRefused",
         "StepError",
         "StepFailed",
         "StoreError",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
     from triggerflow.engine.engine import Engine
     from triggerflow.engine.settings import Code
+    from triggerflow.flows.flow import Signals
     from triggerflow.store.protocol import Store
 
 DEFAULT_STORE: Final = "sqlite:///triggerflow.db"
@@ -70,7 +71,7 @@ class App:
     def flow(self, fn: Callable[..., Any], /) -> Flow: ...
     @overload
     def flow(
-        self, *, name: str | None = None, version: int = 1
+        self, *, name: str | None = None, version: int = 1, signals: Signals | None = None
     ) -> Callable[[Callable[..., Any]], Flow]: ...
     def flow(  # type: ignore[misc]
         self,
@@ -79,15 +80,22 @@ class App:
         *,
         name: str | None = None,
         version: int = 1,
+        signals: Signals | None = None,
     ) -> Flow | Callable[[Callable[..., Any]], Flow]:
         """Decorator: register a generator function as a flow.
+
+        Args:
+            fn: the function.
+            name: the flow's name; the function's by default.
+            version: instances stay with the version that they started with.
+            signals: the signals that it takes: names, or name -> validator.
 
         Raises:
             DefinitionError: it can't be one, or its name and version are taken.
         """
 
         def define(each: Callable[..., Any]) -> Flow:
-            made = define_flow(each, name=name, version=version)
+            made = define_flow(each, name=name, version=version, signals=signals)
             self.flows.add(made)
             return made
 

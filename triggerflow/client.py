@@ -85,15 +85,10 @@ class Client:
         return self._call("start", lambda engine: engine.start(flow, input, **options))
 
     def signal(
-        self,
-        id: str,
-        name: str,
-        payload: Any = None,
-        *,
-        dedup: str | None = None,
+        self, id: str | None = None, name: str = "", payload: Any = None, **where: Any
     ) -> bool:
         """See `Engine.signal`."""
-        return self._call("signal", lambda e: e.signal(id, name, payload, dedup=dedup))
+        return self._call("signal", lambda engine: engine.signal(id, name, payload, **where))
 
     def complete(self, id: str, tag: str, value: Any = None) -> None:
         """See `Engine.complete`."""

@@ -229,6 +229,22 @@ class SignalConflict(TriggerflowError):
 
 
 @attrs.define(eq=False)
+class SignalRefused(TriggerflowError):
+    """The flow declares its signals, and this is none of them, or its payload isn't."""
+
+    id: str
+    flow: str
+    name: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"signal {self.name!r} to {self.id} refused by flow {self.flow}: {self.problem}; "
+            "nothing was stored"
+        )
+
+
+@attrs.define(eq=False)
 class WaitTimedOut(TriggerflowError):
     """`wait` gave up before the instance ended; the instance itself goes on."""
 

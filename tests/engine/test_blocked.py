@@ -1,6 +1,6 @@
 """Blocked instances: nothing is lost, the reason is told, and the right code heals them."""
 
-# ruff: noqa: A001, ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
+# ruff: noqa: ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
 
 from __future__ import annotations
 

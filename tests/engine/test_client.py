@@ -1,7 +1,5 @@
 """The blocking client: the same verbs from any thread, and nobody is left hanging."""
 
-# ruff: noqa: A001 - `id` is a word of the glossary
-
 from __future__ import annotations
 
 import os

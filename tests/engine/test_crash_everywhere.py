@@ -1,7 +1,5 @@
 """A crash at every commit point changes nothing about the end; and the harness would see it."""
 
-# ruff: noqa: A001 - `id` is a word of the glossary
-
 from __future__ import annotations
 
 import contextlib

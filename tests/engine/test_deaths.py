@@ -1,7 +1,5 @@
 """Workers in threads of their own that die at random moments, and closings amid reads."""
 
-# ruff: noqa: A001 - `id` is a word of the glossary
-
 from __future__ import annotations
 
 import collections

@@ -1,6 +1,6 @@
 """Hazards that were found by attacking the engine; each test is the smallest repro."""
 
-# ruff: noqa: A001, ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
+# ruff: noqa: ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
 
 from __future__ import annotations
 

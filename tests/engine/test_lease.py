@@ -1,6 +1,6 @@
 """Leases and trouble: who lost the right to act changes nothing; who met an error goes on."""
 
-# ruff: noqa: A001, ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
+# ruff: noqa: ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
 
 from __future__ import annotations
 

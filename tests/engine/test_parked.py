@@ -1,6 +1,6 @@
 """Parked instances: a row each, and a bounded number of live replays."""
 
-# ruff: noqa: A001, ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
+# ruff: noqa: ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
 
 from __future__ import annotations
 

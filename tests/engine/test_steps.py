@@ -1,6 +1,6 @@
 """Steps: how they are run, tried again, timed out, stopped, and fenced."""
 
-# ruff: noqa: A001, ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
+# ruff: noqa: ASYNC110 - `id` is a word of the glossary; what is polled tells nobody
 
 from __future__ import annotations
 

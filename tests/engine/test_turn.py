@@ -1,7 +1,5 @@
 """The turn: results, then signals, then due timers; one commit; only then perform."""
 
-# ruff: noqa: A001 - `id` is a word of the glossary
-
 from __future__ import annotations
 
 import itertools

@@ -1,6 +1,6 @@
 """The verbs: what each does, refuses, and says."""
 
-# ruff: noqa: A001, ASYNC109 - `id` is a word of the glossary; what is polled tells nobody
+# ruff: noqa: ASYNC109 - `id` is a word of the glossary; what is polled tells nobody
 
 from __future__ import annotations
 

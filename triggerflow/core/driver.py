@@ -28,6 +28,7 @@ from triggerflow.core.effects import (
     Call,
     Effect,
     Gather,
+    Inbox,
     Now,
     Patched,
     Race,
@@ -329,7 +330,7 @@ class Replay:
         failure = entry.failure
         effect = waiting.effect
         if failure is None:
-            if type(effect) is WaitSignal:
+            if type(effect) is WaitSignal or type(effect) is Inbox:
                 self._advance(branch, effect.received(entry.value), None)
             else:
                 self._advance(branch, entry.value, None)
@@ -441,7 +442,7 @@ class Replay:
                         continue
                     else:
                         waiting = Waiting(branch, effect, tag)
-                        if kind is SideEffect:
+                        if kind is SideEffect or kind is Inbox:
                             self.side_effects.append(tag)
                     branch.waiting = waiting
                     self.pending[tag] = waiting

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 import attrs
@@ -280,15 +280,22 @@ MISSING: Final = _Missing()
 class WaitSignal(Effect[R_co]):
     """A wait for a named message: see `wait_signal`."""
 
-    __slots__ = ("default", "names", "single", "timeout")
+    __slots__ = ("all", "default", "names", "single", "timeout")
     kind = "wait_signal"
 
     def __init__(
-        self, names: tuple[str, ...], *, single: bool, timeout: float | None, default: Any
+        self,
+        names: tuple[str, ...],
+        *,
+        single: bool,
+        all: bool,
+        timeout: float | None,
+        default: Any,
     ) -> None:
         super().__init__()
         self.names = names
         self.single = single
+        self.all = all
         self.timeout = timeout
         self.default = default
 
@@ -297,7 +304,8 @@ class WaitSignal(Effect[R_co]):
         return "wait_signal:" + "|".join(self.names)
 
     def request(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return self.names, {}
+        # Whether one comes back or all decides what the log keeps.
+        return (*self.names, True) if self.all else self.names, {}
 
     def due(self, now: float) -> float | None:
         """When its timeout passes, seconds since the epoch; None without a timeout."""
@@ -306,8 +314,35 @@ class WaitSignal(Effect[R_co]):
     def received(self, value: Any) -> Any:
         if self.single:
             return value
+        if self.all:
+            return [Signal(name, payload) for name, payload in value]
         name, payload = value
         return Signal(name, payload)
+
+    def kept(self, messages: list[tuple[str, Any]]) -> Any:
+        """What the log keeps of the messages that end this wait."""
+        if self.single:
+            found = [payload for _, payload in messages]
+        else:
+            found = [[name, payload] for name, payload in messages]
+        return found if self.all else found[0]
+
+
+class Inbox(Effect[list[Signal]]):
+    """A look at the messages that are there: see `inbox`."""
+
+    __slots__ = ("names",)
+    kind = "inbox"
+
+    def __init__(self, names: tuple[str, ...] | None) -> None:
+        super().__init__()
+        self.names = names
+
+    def request(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (None,) if self.names is None else self.names, {}
+
+    def received(self, value: Any) -> Any:
+        return [Signal(name, payload) for name, payload in value]
 
 
 class Now(Effect[datetime]):
@@ -427,166 +462,6 @@ class Race(_Composite[Won[Any]]):
 
     __slots__ = ()
     kind = "race"
-
-
-# --- what flows call ------------------------------------------------------------------------
-
-
-@overload
-def call(
-    fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-) -> Call[R]: ...
-@overload
-def call(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
-def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
-    """Run a step: a function with side effects, plain or async, at least once.
-
-    Its result is recorded exactly once and comes back at the yield. The arguments are the
-    step's own; how it is run goes into ``.using(...)``. Arguments and result must be
-    values that the log can keep.
-
-    Raises (at the yield):
-        StepFailed: the step is out of attempts.
-        EncodingRefused: an argument can't be kept in a log; the error names its path.
-        DefinitionError: the callable has no plain name and ``.using(name=)`` gave none.
-    """
-    return Call(fn, args, kwargs)
-
-
-def sleep(duration: timedelta | float) -> Sleep:
-    """Wait for a timedelta or a number of seconds, however long, across restarts."""
-    return Sleep(seconds(duration, "sleep"))
-
-
-def sleep_until(moment: datetime | float) -> SleepUntil:
-    """Wait until an aware datetime, or seconds since the epoch.
-
-    Raises:
-        DefinitionError: a naive datetime; which zone it means can't be known.
-    """
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise DefinitionError(
-                "sleep_until",
-                f"found the naive datetime {moment!r}, expected an aware one",
-                "give it a zone, such as tzinfo=datetime.UTC",
-            )
-        return SleepUntil(moment.timestamp())
-    return SleepUntil(seconds(moment, "sleep_until"))
-
-
-def wait_signal(
-    name: str | tuple[str, ...] | list[str],
-    *,
-    timeout: timedelta | float | None = None,
-    default: Any = MISSING,
-) -> WaitSignal[Any]:
-    """Wait for a message to this instance, one that came earlier included.
-
-    Args:
-        name: one name (the payload comes back), or several (a `Signal` comes back).
-        timeout: how long to wait; None for ever.
-        default: what comes back when the timeout passes.
-
-    Raises (at the yield):
-        TimedOut: the timeout passed and no ``default=`` was given.
-    """
-    single = isinstance(name, str)
-    if not isinstance(name, str | tuple | list):
-        raise DefinitionError("wait_signal", f"found {name!r}, expected a name or several")
-    names = (name,) if isinstance(name, str) else tuple(name)
-    if not names:
-        raise DefinitionError("wait_signal", "found no name, expected one or several")
-    if len(set(names)) != len(names):
-        raise DefinitionError("wait_signal", f"a name stands twice in {names!r}")
-    for each in names:
-        if "|" in checked_name(each, "wait_signal"):
-            raise DefinitionError("wait_signal", f"name {each!r} may not hold |")
-    limit = None if timeout is None else seconds(timeout, "wait_signal(timeout=)")
-    if limit is None and default is not MISSING:
-        raise DefinitionError(
-            "wait_signal", "has a default= but no timeout=", "a wait without one never ends"
-        )
-    return WaitSignal(names, single=single, timeout=limit, default=default)
-
-
-def gather(
-    *branches: Branch, count: int | None = None, return_failures: bool = False
-) -> Gather:
-    """Run branches side by side; their results come back as a list, in their order.
-
-    A branch is an effect or a sub-generator. The first failure cancels the others, which
-    may still clean up, and is raised once all have ended.
-
-    Args:
-        branches: what to run.
-        count: so many are enough: the list has a `Won` for each of the first `count` that
-            returned, in that order, and the others are cancelled as in a `race`. A failure
-            is raised once too few are left.
-        return_failures: a failure comes back in the list, as the exception, and cancels
-            nobody.
-
-    Raises:
-        DefinitionError: `count` is not from 1 to the number of branches.
-    """
-    if count is not None and (
-        not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(branches)
-    ):
-        raise DefinitionError(
-            "gather(count=)", f"found {count!r}, expected 1 to {len(branches)}, its branches"
-        )
-    return Gather(branches, count, return_failures=return_failures)
-
-
-def race(*branches: Branch, **named: Branch) -> Race:
-    """Run branches side by side until the first ends; the others are cancelled.
-
-    Returns a `Won`. A losing sub-generator gets `FlowCancelled` at its yield and is driven
-    until it ends, then the race returns; what it raises meanwhile, the race raises.
-    """
-    if not branches and not named:
-        raise DefinitionError("race", "has no branch, so nobody can win it")
-    for name in named:
-        if checked_name(name, "race").isdigit():
-            raise DefinitionError(
-                "race", f"name {name!r} may not be a number: branches have those"
-            )
-    return Race((*branches, *named.values()), ((None,) * len(branches)) + tuple(named))
-
-
-def now() -> Now:
-    """The time (UTC) on the log entry that moved this branch. Costs no entry."""
-    return Now()
-
-
-def uuid4() -> Uuid4:
-    """A random UUID that every replay makes again. Costs no entry."""
-    return Uuid4()
-
-
-def random() -> Random:
-    """A random float in [0, 1) that every replay makes again. Costs no entry."""
-    return Random()
-
-
-def side_effect(fn: Callable[[], R], *, name: str | None = None) -> SideEffect[R]:
-    """Record what a short function returns, such as a setting or a feature flag.
-
-    It is durable before the next effect is performed. What it raises is its recorded
-    failure. It must be quick: it runs inside the turn. Work belongs into `call`.
-    """
-    label = name if name is not None else getattr(fn, "__name__", "")
-    if not label.isidentifier() and name is None:
-        label = "value"
-    return SideEffect(fn, checked_name(label, "side_effect"))
-
-
-def patched(id: str) -> Patched:
-    """Guard a change of a flow: True for runs that meet it first with the new code.
-
-    The first decision for an id holds for the whole generation.
-    """
-    return Patched(checked_name(id, "patched"))
 
 
 def as_datetime(at: float) -> datetime:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.engine.asking import Asking
 from triggerflow.engine.views import Instance
 from triggerflow.errors import (
+    DefinitionError,
     InstanceConflict,
     InstanceEnded,
     SignalConflict,
+    SignalRefused,
     UnknownInstance,
 )
 from triggerflow.store.operations import Send, Unblock, Verdict
@@ -42,15 +44,24 @@ class Sending(Asking, ABC):
 
     async def signal(
         self,
-        id: str,
-        name: str,
+        id: str | None = None,
+        name: str = "",
         payload: Any = None,
         *,
+        key: str | None = None,
+        flow: str | None = None,
+        namespace: str = "",
         dedup: str | None = None,
     ) -> bool:
         """Send a signal; one that nobody waits for yet is kept.
 
         Args:
+            id: the instance's id, or a unique prefix.
+            name: the signal's name.
+            payload: what it carries.
+            key: instead of an id, the business key that the live instance holds.
+            flow: the name of its flow, where instances of several hold the key.
+            namespace: the namespace of the key.
             dedup: a repeat with an equal key and payload is dropped.
 
         Returns:
@@ -58,14 +69,36 @@ class Sending(Asking, ABC):
 
         Raises:
             UnknownInstance, InstanceEnded: nothing was stored.
+            SignalRefused: the flow declares its signals, and this isn't one.
             SignalConflict: the dedup key came before with another payload.
         """
+        if not (id or key) or not name:
+            raise DefinitionError("signal", "needs an id or a key, and the signal's name")
+        target = id or await self._holder(key or "", flow, namespace)
+        if any(each.signals is not None for each in self._code.flows):
+            await self._check_declared(target, name, payload)
         blob = self._code.codec.encode(payload, "payload")
         digest = self._code.codec.digest((payload,), {}, "payload") if dedup else None
-        outcome = await self._send(id, "signal", name, blob, dedup, digest)
+        outcome = await self._send(target, "signal", name, blob, dedup, digest)
         if outcome is Verdict.CONFLICT:
-            raise SignalConflict(id, name, dedup or "")
+            raise SignalConflict(target, name, dedup or "")
         return outcome is Verdict.APPLIED
+
+    async def _holder(self, key: str, flow: str | None, namespace: str) -> str:
+        found = await self._reader.ask(
+            lambda: self._store.holders(key, namespace=namespace, flow=flow)
+        )
+        if len(found) != 1:
+            raise UnknownInstance(f"with key {key!r}", tuple(found))
+        return found[0]
+
+    async def _check_declared(self, id: str, name: str, payload: Any) -> None:
+        # By the code that runs here; a flow that isn't known here can't be asked.
+        record = await self._record(id)
+        flow = self._code.flows.find(record.flow, record.version)
+        problem = None if flow is None else flow.refusal(name, payload)
+        if problem is not None:
+            raise SignalRefused(record.id, record.flow, name, problem)
 
     async def complete(self, id: str, tag: str, value: Any = None) -> None:
         """Give a pending call its result from outside; an attempt that runs is dropped.

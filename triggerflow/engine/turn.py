@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from triggerflow.core.driver import Done, Replay
-from triggerflow.core.effects import Call, SideEffect, Sleep, SleepUntil, WaitSignal
+from triggerflow.core.effects import Call, Inbox, SideEffect, Sleep, SleepUntil, WaitSignal
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, encode_pending
 from triggerflow.errors import TimedOut
@@ -116,6 +116,8 @@ class _Drive:
                 waiting = replay.pending.get(tag)
                 if waiting is not None and isinstance(waiting.effect, SideEffect):
                     self._side_effect(tag, waiting.effect)
+                elif waiting is not None and isinstance(waiting.effect, Inbox):
+                    self._look(tag, waiting.effect)
         self.settling = False
 
     def _side_effect(self, tag: str, effect: SideEffect[Any]) -> None:
@@ -127,6 +129,16 @@ class _Drive:
             self.fail(tag, Failure.of(error))
         else:
             self.feed(tag, blob, self.codec.decode(blob))
+
+    def _look(self, tag: str, effect: Inbox) -> None:
+        """What the inbox holds now; nothing of it is consumed."""
+        there = [
+            [row.name, self.codec.decode(row.payload)]
+            for row in self.run.inbox
+            if row.kind == "signal" and (effect.names is None or row.name in effect.names)
+        ]
+        blob = self.codec.encode(there, tag)
+        self.feed(tag, blob, self.codec.decode(blob))
 
     # --- the three kinds of resolutions
 
@@ -162,16 +174,18 @@ class _Drive:
         inbox = self.run.inbox
         index = 0
         while index < len(inbox) and self.replay.outcome is None and not self.full:
-            if self._message(inbox[index]):
-                self.consumed.append(inbox.pop(index))
-                # The flow moved: an older message may fit now.
-                index = 0
+            row = inbox[index]
+            if row.kind == "signal":
+                took = self._signal(row)
             else:
-                index += 1
+                # Out of the inbox first: what the flow does next must not find it there.
+                self.consumed.append(inbox.pop(index))
+                self._message(row)
+                took = True
+            # If the flow moved, an older message may fit now.
+            index = 0 if took else index + 1
 
-    def _message(self, row: InboxRow) -> bool:
-        if row.kind == "signal":
-            return self._signal(row)
+    def _message(self, row: InboxRow) -> None:
         if row.kind == "cancel":
             if not self.run.cancelled:
                 self.run.cancelled = True
@@ -183,18 +197,26 @@ class _Drive:
                 if attempt is not None:
                     attempt.cancel()
                 self.feed(row.name, row.payload, self.codec.decode(row.payload))
-        return True
 
     def _signal(self, row: InboxRow) -> bool:
         for tag, waiting in self.replay.pending.items():
             effect = waiting.effect
             if isinstance(effect, WaitSignal) and row.name in effect.names:
-                payload = self.codec.decode(row.payload)
-                if effect.single:
-                    self.feed(tag, row.payload, payload)
-                else:
-                    value = [row.name, payload]
-                    self.feed(tag, self.codec.encode(value), value)
+                taken = [row]
+                if effect.all:
+                    taken = [
+                        each
+                        for each in self.run.inbox
+                        if each.kind == "signal" and each.name in effect.names
+                    ]
+                for each in taken:
+                    self.run.inbox.remove(each)
+                self.consumed += taken
+                blob = row.payload
+                if effect.all or not effect.single:
+                    messages = [(m.name, self.codec.decode(m.payload)) for m in taken]
+                    blob = self.codec.encode(effect.kept(messages), tag)
+                self.feed(tag, blob, self.codec.decode(blob))
                 return True
         return False
 

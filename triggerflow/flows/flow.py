@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType, FunctionType
 from typing import Any, overload
 
@@ -13,6 +13,9 @@ import attrs
 
 from triggerflow.core.effects import checked_name
 from triggerflow.errors import DefinitionError
+
+Validator = Callable[[Any], object]
+Signals = Iterable[str] | Mapping[str, Validator | None]
 
 
 @attrs.frozen(eq=False)
@@ -24,6 +27,7 @@ class Flow:
         version: instances stay with the version that they started with.
         fn: the generator function: of one argument, the input, or of none.
         takes_input: whether `fn` has a parameter.
+        signals: the signals that it takes, name -> validator or None; None for any.
         code_hash: digest of the function's code: names, constants and instructions,
             nested functions included; layout and comments don't count.
     """
@@ -33,6 +37,7 @@ class Flow:
     fn: Callable[..., Any]
     takes_input: bool
     code_hash: str
+    signals: Mapping[str, Validator | None] | None = None
 
     def begin(self, input: Any) -> Any:
         """A new generator of this flow."""
@@ -41,6 +46,20 @@ class Flow:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, so that flows can be used as sub-generators."""
         return self.fn(*args, **kwargs)
+
+    def refusal(self, name: str, payload: Any) -> str | None:
+        """Why a signal is not one of those that the flow declares, or None."""
+        if self.signals is None:
+            return None
+        if name not in self.signals:
+            return f"it takes {', '.join(map(repr, self.signals)) or 'no signals'}"
+        validator = self.signals[name]
+        if validator is None:
+            return None
+        try:
+            return "its validator returned False" if validator(payload) is False else None
+        except Exception as error:  # noqa: BLE001 - whatever it raises is its refusal
+            return f"its validator raised {type(error).__name__}: {error}"
 
     @property
     def label(self) -> str:
@@ -54,8 +73,22 @@ class Flow:
         return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
-def define_flow(fn: Callable[..., Any], *, name: str | None = None, version: int = 1) -> Flow:
+def define_flow(
+    fn: Callable[..., Any],
+    *,
+    name: str | None = None,
+    version: int = 1,
+    signals: Signals | None = None,
+) -> Flow:
     """Make a flow of a generator function.
+
+    Args:
+        fn: the generator function.
+        name: the flow's name; the function's by default.
+        version: instances stay with the version that they started with.
+        signals: the names of the signals that it takes, or name -> validator, a function
+            of the payload that raises or returns False to refuse it. Others are refused
+            where they are sent, before anything is stored.
 
     Raises:
         DefinitionError: the function is a coroutine function or an async generator, takes
@@ -81,17 +114,24 @@ def define_flow(fn: Callable[..., Any], *, name: str | None = None, version: int
         raise DefinitionError(
             what, f"version is {version!r}, expected a whole number from 1 up"
         )
-    return Flow(label, version, fn, _takes_input(fn, what), code_hash(fn))
+    return Flow(
+        label, version, fn, _takes_input(fn, what), code_hash(fn), _declared(signals, what)
+    )
 
 
 @overload
 def flow(fn: Callable[..., Any], /) -> Flow: ...
 @overload
 def flow(
-    *, name: str | None = None, version: int = 1
+    *, name: str | None = None, version: int = 1, signals: Signals | None = None
 ) -> Callable[[Callable[..., Any]], Flow]: ...
 def flow(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, version: int = 1
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    signals: Signals | None = None,
 ) -> Flow | Callable[[Callable[..., Any]], Flow]:
     """Decorator that makes a generator function a flow, for modules without an app.
 
@@ -99,8 +139,23 @@ def flow(
     does both.
     """
     if fn is not None:
-        return define_flow(fn, name=name, version=version)
-    return lambda each: define_flow(each, name=name, version=version)
+        return define_flow(fn, name=name, version=version, signals=signals)
+    return lambda each: define_flow(each, name=name, version=version, signals=signals)
+
+
+def _declared(signals: Signals | None, what: str) -> Mapping[str, Validator | None] | None:
+    if signals is None:
+        return None
+    if isinstance(signals, str) or not isinstance(signals, Iterable):
+        raise DefinitionError(
+            what, f"signals= is {signals!r:.80}, expected names, or a dict of validators"
+        )
+    declared = dict(signals) if isinstance(signals, Mapping) else dict.fromkeys(signals)
+    for each, validator in declared.items():
+        checked_name(each, what)
+        if validator is not None and not callable(validator):
+            raise DefinitionError(what, f"the validator of signal {each!r} can't be called")
+    return declared
 
 
 def _takes_input(fn: Callable[..., Any], what: str) -> bool:

@@ -91,6 +91,10 @@ class Store(Protocol):
         """Public ids that begin with `prefix`."""
         ...
 
+    def holders(self, key: str, *, namespace: str, flow: str | None = None) -> list[str]:
+        """Public ids of the live instances that hold a business key."""
+        ...
+
     def instances(
         self,
         *,

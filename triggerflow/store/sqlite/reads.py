@@ -46,6 +46,16 @@ def ids(db: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
     return [each for (each,) in found]
 
 
+def holders(db: sqlite3.Connection, key: str, namespace: str, flow: str | None) -> list[str]:
+    """Public ids of the live instances that hold a key."""
+    rows = db.execute(
+        "SELECT public_id FROM instance WHERE namespace = ? AND key = ?"
+        " AND (? IS NULL OR flow = ?) AND status IN ('running', 'waiting', 'blocked')",
+        (namespace, key, flow, flow),
+    )
+    return [each for (each,) in rows]
+
+
 def instances(
     db: sqlite3.Connection,
     *,

@@ -218,6 +218,10 @@ class SqliteStore:
         """See `Store.ids`."""
         return self._read(lambda db: reads.ids(db, prefix, limit))
 
+    def holders(self, key: str, *, namespace: str, flow: str | None = None) -> list[str]:
+        """See `Store.holders`."""
+        return self._read(lambda db: reads.holders(db, key, namespace, flow))
+
     def instances(
         self,
         *,

@@ -52,6 +52,23 @@ def ids_by_prefix(w: Bench) -> None:
 
 
 @check
+def holders_of_a_key(w: Bench) -> None:
+    """A key leads to the live instances that hold it, by flow and namespace."""
+    worker = w.worker(flows={("welcome", 1), ("other", 1)})
+    w.ask(Start(w.new("i1", key="k")))
+    w.ask(Start(w.new("i2", flow="other", key="k")))
+    w.ask(Start(w.new("i3", key="k", namespace="elsewhere")))
+    w.ask(Start(w.new("i4", key="another")))
+    same("any flow", sorted(w.store.holders("k", namespace="")), ["i1", "i2"])
+    same("one flow", w.store.holders("k", namespace="", flow="other"), ["i2"])
+    same("one namespace", w.store.holders("k", namespace="elsewhere"), ["i3"])
+    mine = next(each for each in w.claim(worker).claimed if each.id == "i1")
+    w.end(worker, mine)
+    same("once it has ended", w.store.holders("k", namespace=""), ["i2"])
+    same("nobody", w.store.holders("none", namespace=""), [])
+
+
+@check
 def instances_in_pages(w: Bench) -> None:
     """Instances come in pages, oldest or newest first, each one exactly once."""
     w.start(*(f"i{n}" for n in range(7)))

@@ -111,7 +111,7 @@ CREATE TABLE instance (
 CREATE INDEX instance_active ON instance (owner, id) WHERE status = 'running';
 CREATE INDEX instance_due ON instance (due) WHERE status = 'waiting' AND due IS NOT NULL;
 CREATE INDEX instance_blocked ON instance (id) WHERE status = 'blocked';
-CREATE UNIQUE INDEX instance_key ON instance (namespace, flow, key)
+CREATE UNIQUE INDEX instance_key ON instance (namespace, key, flow)
     WHERE key IS NOT NULL AND status IN ('running', 'waiting', 'blocked');
 
 -- The run of an instance since its last continue_as_new.

@@ -1,23 +1,34 @@
-"""The blocking client: an engine in a thread of its own, the same verbs without ``await``."""
+"""The blocking client: an engine in a thread of its own, the same verbs without ``await``.
+
+`EngineThread` is the thread; the blocking client and the one for asyncio both ask it. What
+they ask travels to the engine's loop in batches and comes back through a callback, exactly
+once, whatever becomes of the engine.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import attrs
 import trio
 
-from triggerflow.errors import EngineClosed
+from triggerflow.engine.asking import PAGE
+from triggerflow.errors import EngineClosed, StoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from triggerflow.core.driver import Done, Failed, Suspended
     from triggerflow.core.log import Entry
+    from triggerflow.engine.asking import Instances
     from triggerflow.engine.engine import Engine
     from triggerflow.engine.views import Appended, Instance, Rejected
 
@@ -33,22 +44,12 @@ class Client:
     def __init__(self, app: Any, *, work: bool = True, **settings: Any) -> None:
         self._app = app
         self._settings = {"work": work, **settings}
-        self._engine: Engine | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._nursery: trio.Nursery | None = None
-        self._stop: trio.Event | None = None
-        self._thread: threading.Thread | None = None
-        self._over: Future[None] = Future()
+        self._thread: EngineThread | None = None
+        # One a process: a lock that was held during a fork is never given back in the child.
+        self._guards: dict[int, threading.Lock] = {}
 
     def __enter__(self) -> Self:
-        ready: Future[None] = Future()
-        self._over = Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(ready,), name="triggerflow-client", daemon=True
-        )
-        self._thread.start()
-        ready.result()
-        return self
+        return self.open()
 
     def __exit__(
         self,
@@ -58,17 +59,61 @@ class Client:
     ) -> None:
         self.close()
 
+    def open(self) -> Self:
+        """Open it, where this process hasn't done so: for clients that no block encloses.
+
+        It may be called before every use, by any thread: a server that forks gets an engine
+        in each process that asks for one. Without `close` the engine ends with the process.
+
+        Raises:
+            StoreError: the store can't be opened.
+        """
+        with self._guard():
+            if self._thread is None or self._thread.pid != os.getpid():
+                thread = EngineThread(self._app, self._settings)
+                try:
+                    thread.ready.result()
+                except BaseException:
+                    thread.stop()
+                    raise
+                self._thread = thread
+        return self
+
     def close(self) -> None:
         """End the engine and its thread; instances that run are handed back."""
-        thread, self._thread = self._thread, None
+        with self._guard():
+            thread, self._thread = self._thread, None
+        # A forked child has nothing to close: the thread is its parent's.
+        if thread is not None and thread.pid == os.getpid():
+            thread.stop()
+            thread.over.result()
+
+    def _guard(self) -> threading.Lock:
+        return self._guards.setdefault(os.getpid(), threading.Lock())
+
+    @property
+    def _engine(self) -> Engine | None:
+        return None if self._thread is None else self._thread.engine
+
+    def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
+        thread = self._thread
         if thread is None:
-            return
-        if self._token is not None and self._stop is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._stop.set)
-        thread.join()
-        self._engine = None
-        self._over.result()
+            raise EngineClosed(verb)
+        result: Future[T] = Future()
+
+        def deliver(value: Any, error: BaseException | None) -> None:
+            if error is None:
+                result.set_result(value)
+            else:
+                result.set_exception(error)
+
+        call = thread.ask(verb, work, deliver)
+        try:
+            return result.result()
+        finally:
+            # Interrupted: nobody waits for it any more.
+            if not result.done():
+                thread.cancel(call)
 
     # --- verbs
 
@@ -122,9 +167,9 @@ class Client:
         """See `Engine.instances`."""
         found = self._call("instances", _now(lambda engine: engine.instances(**where)))
         while True:
-            try:
-                yield self._call("instances", lambda _: anext(found))
-            except StopAsyncIteration:
+            page = self._call("instances", lambda _: read_page(found))
+            yield from page
+            if len(page) < PAGE:
                 return
 
     def wait(self, id: str, *, timeout: timedelta | float | None = None) -> Instance:
@@ -135,68 +180,196 @@ class Client:
         """See `Engine.run_until_idle`."""
         self._call("run_until_idle", lambda engine: engine.run_until_idle())
 
-    # --- the thread
 
-    def _run(self, ready: Future[None]) -> None:
-        try:
-            trio.run(self._main, ready)
-        except BaseException as error:  # noqa: BLE001
-            if not ready.done():
-                ready.set_exception(error)
-                self._over.set_result(None)
-            else:
-                self._over.set_exception(error)
-        else:
-            self._over.set_result(None)
+@attrs.define(eq=False)
+class Call:
+    """A verb on its way through the engine; `deliver` gets (value, error), once."""
 
-    async def _main(self, ready: Future[None]) -> None:
-        async with self._app.open(**self._settings) as engine, trio.open_nursery() as nursery:
-            self._engine = engine
-            self._nursery = nursery
-            self._token = trio.lowlevel.current_trio_token()
-            self._stop = trio.Event()
-            ready.set_result(None)
-            await self._stop.wait()
-            nursery.cancel_scope.cancel()
+    verb: str
+    work: Callable[[Engine], Awaitable[Any]]
+    deliver: Callable[[Any, BaseException | None], None]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
-    def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
-        engine, token, nursery = self._engine, self._token, self._nursery
-        if engine is None or token is None or nursery is None or self._thread is None:
-            raise EngineClosed(verb)
-        result: Future[T] = Future()
 
-        async def run() -> None:
-            try:
-                found = await work(engine)
-            except trio.Cancelled:
-                result.set_exception(EngineClosed(verb))
-                raise
-            except Exception as error:  # noqa: BLE001
-                result.set_exception(error)
-            else:
-                result.set_result(found)
+class EngineThread:
+    """An engine on a trio loop in a thread of its own, for one opening and one process.
 
-        def begin() -> None:
-            try:
-                nursery.start_soon(run)
-            except RuntimeError:
-                # The nursery is closed, the loop not yet: the engine is on its way out.
-                result.set_exception(EngineClosed(verb))
+    Attributes:
+        engine: the engine, once it is open.
+        pid: the process that it lives in.
+        ready: done when the app is open, with the error when it can't be.
+        over: done when the engine has ended, with the error that killed it.
+    """
 
-        try:
-            token.run_sync_soon(begin)
-        except trio.RunFinishedError:
-            raise EngineClosed(verb) from None
+    def __init__(self, app: Any, settings: dict[str, Any]) -> None:
+        self.engine: Engine | None = None
+        self.pid = os.getpid()
+        self.ready: Future[None] = Future()
+        self.over: Future[None] = Future()
+        self._app = app
+        self._settings = settings
+        self._scope = trio.CancelScope()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+        self._stopping = False
+        self._finished = False
+        self._died: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        # Of an engine on its way out, its error not known yet.
+        self._left: list[Call] = []
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._posted = False
+        threading.Thread(target=self._run, name="triggerflow-client", daemon=True).start()
+
+    # --- from any thread
+
+    def ask(
+        self,
+        verb: str,
+        work: Callable[[Engine], Awaitable[T]],
+        deliver: Callable[[Any, BaseException | None], None],
+    ) -> Call:
+        """Begin a verb; `deliver` is called on the engine's thread, or here if it ended.
+
+        Raises:
+            StoreError: the engine belongs to the process that this one was forked from.
+        """
+        if self.pid != os.getpid():
+            store = self._app.store
+            raise StoreError(
+                store if isinstance(store, str) else getattr(store, "url", repr(store)),
+                "was opened before this process was forked",
+                "open a client in the child, after the fork",
+            )
+        call = Call(verb, work, deliver)
+        self._post(partial(self._begin, call))
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """Cancel a verb on its way; what it has committed stays."""
+        self._post(call.scope.cancel)
+
+    def stop(self) -> None:
+        """End the engine, or its opening; `over` tells when."""
+        self._stopping = True
+        # Without a token it hasn't begun to open, and will see the flag.
+        if self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._halt)
+
+    def _post(self, job: Callable[[], None]) -> None:
+        """Run a job on the loop; those that gather meanwhile share its way there."""
+        self._jobs.append(job)
+        if not self._posted and self._token is not None:
+            self._posted = True
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._take)
+        if self._finished:
+            # The loop may have ended before it saw the job.
+            self._take()
+
+    def _take(self) -> None:
+        # Before the first one is taken: what comes later posts again.
+        self._posted = False
         while True:
-            # An engine that dies must not leave its callers waiting.
-            if self._over.done() and not result.done():
-                self._over.result()
-                raise EngineClosed(verb)
             try:
-                return result.result(timeout=1.0)
-            except TimeoutError:
-                if result.done():
-                    raise
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            job()
+
+    # --- the engine's thread
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            trio.run(self._main)
+        except BaseException as raised:  # noqa: BLE001
+            error = raised
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+        self._died = error
+        if not self.ready.done():
+            self.ready.set_exception(error or EngineClosed("open"))
+            error = None
+        self._finished = True
+        self._take()
+        for call in self._left:
+            call.deliver(None, self._why_closed(call.verb))
+        if error is None:
+            self.over.set_result(None)
+        else:
+            self.over.set_exception(error)
+
+    async def _main(self) -> None:
+        with self._scope:
+            self._token = trio.lowlevel.current_trio_token()
+            if self._stopping:
+                self._scope.cancel()
+            async with self._app.open(**self._settings) as self.engine:
+                async with trio.open_nursery() as self._nursery:
+                    self.ready.set_result(None)
+                    await trio.sleep_forever()
+
+    def _halt(self) -> None:
+        # An open engine ends in order, with time for the steps that run.
+        scope = self._scope if self._nursery is None else self._nursery.cancel_scope
+        scope.cancel()
+
+    def _begin(self, call: Call) -> None:
+        if self._finished or self._nursery is None:
+            call.deliver(None, self._why_closed(call.verb))
+            return
+        try:
+            self._nursery.start_soon(self._perform, call)
+        except RuntimeError:
+            # The nursery is closed, the loop not yet: the engine is on its way out.
+            self._leave(call)
+
+    async def _perform(self, call: Call) -> None:
+        assert self.engine is not None
+        with call.scope:
+            try:
+                value = await call.work(self.engine)
+            except trio.Cancelled:
+                self._leave(call)
+                raise
+            except BaseException as error:  # noqa: BLE001
+                # A caller's error, whatever it is, ends no engine.
+                call.deliver(None, error)
+            else:
+                call.deliver(value, None)
+
+    def _leave(self, call: Call) -> None:
+        """The engine ends under a call: tell why, or keep it until that is known."""
+        known = self.engine is not None and self.engine.died is not None
+        if known or self._stopping or call.scope.cancel_called:
+            call.deliver(None, self._why_closed(call.verb))
+        else:
+            self._left.append(call)
+
+    def _why_closed(self, verb: str) -> BaseException:
+        died = self._died
+        if died is None and self.engine is not None:
+            died = self.engine.died
+        if died is None or isinstance(died, KeyboardInterrupt | SystemExit):
+            # Neither may end the caller's process.
+            closed = EngineClosed(verb)
+            closed.__cause__ = died
+            return closed
+        # Raised many times, it would grow by a traceback each time.
+        self._traceback = self._traceback or died.__traceback__
+        return died.with_traceback(self._traceback)
+
+
+async def read_page(found: Instances) -> list[Instance]:
+    """A page of instances in one go; a short one is the last."""
+    page: list[Instance] = []
+    async for each in found:
+        page.append(each)
+        if len(page) == PAGE:
+            break
+    return page
 
 
 def _now(work: Callable[[Engine], T]) -> Callable[[Engine], Awaitable[T]]:

@@ -417,7 +417,11 @@ class Replay:
                             if (
                                 entry.tag == tag
                                 and entry.failure is None
-                                and self._agrees(effect, entry.digest)
+                                and (
+                                    self._request(effect)
+                                    if entry.digest is None
+                                    else self._agrees(effect, entry.digest)
+                                )
                             ):
                                 self._index = index + 1
                                 self.position += 1
@@ -641,11 +645,8 @@ class Replay:
                 return None, None
         return self._codec.request(effect.args, effect.kwargs, effect.name)
 
-    def _agrees(self, effect: Call[Any], digest: bytes | None) -> bool:
-        """Whether the request is the one that an entry answers, as far as it tells."""
-        if digest is None:
-            self._request(effect)
-            return True
+    def _agrees(self, effect: Call[Any], digest: bytes) -> bool:
+        """Whether the request is the one that an entry answers."""
         try:
             return self._codec.digest(effect.args, effect.kwargs) == digest
         except EncodingRefused:

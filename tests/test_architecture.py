@@ -386,6 +386,7 @@ COMMITS = {
     ("engine/engine.py", "Engine.start", "self._committer.ask"),
     ("engine/sending.py", "Sending._send", "self._committer.ask"),
     ("engine/sending.py", "Sending.unblock", "self._committer.ask"),
+    ("engine/sending.py", "Sending.terminate", "self._committer.ask"),
 }
 
 

@@ -147,6 +147,10 @@ class Client:
         """See `Engine.retry`."""
         self._call("retry", lambda engine: engine.retry(id))
 
+    def terminate(self, id: str, reason: str = "") -> None:
+        """See `Engine.terminate`."""
+        self._call("terminate", lambda engine: engine.terminate(id, reason))
+
     def unblock(self, id: str) -> None:
         """See `Engine.unblock`."""
         self._call("unblock", lambda engine: engine.unblock(id))
@@ -306,10 +310,10 @@ class EngineThread:
             self._token = trio.lowlevel.current_trio_token()
             if self._stopping:
                 self._scope.cancel()
-            async with self._app.open(**self._settings) as self.engine:
-                async with trio.open_nursery() as self._nursery:
-                    self.ready.set_result(None)
-                    await trio.sleep_forever()
+            opening = self._app.open(**self._settings)
+            async with opening as self.engine, trio.open_nursery() as self._nursery:
+                self.ready.set_result(None)
+                await trio.sleep_forever()
 
     def _halt(self) -> None:
         # An open engine ends in order, with time for the steps that run.

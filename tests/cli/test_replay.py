@@ -251,3 +251,12 @@ def test_replay_writes_nothing(driven):
         "new",
         "store only",
     }
+
+
+def test_a_terminated_instance_agrees(driven):
+    """What was terminated has no outcome of its own; its log is what is compared."""
+    found = driven.id_of("welcome")
+    assert driven.run("terminate", found[:8], "--reason", "test").stdout.startswith(found)
+    out = driven.run("replay", found).stdout
+    assert out.splitlines()[-1] == "agrees with the store"
+    assert "cancelled" in driven.run("show", found).stdout

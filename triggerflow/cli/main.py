@@ -10,7 +10,7 @@ import click
 
 from triggerflow.cli.append import append
 from triggerflow.cli.doctor import doctor
-from triggerflow.cli.instances import cancel, ps, retry, signal, start, unblock
+from triggerflow.cli.instances import cancel, ps, retry, signal, start, terminate, unblock
 from triggerflow.cli.loading import Refused
 from triggerflow.cli.registry import flows, triggers
 from triggerflow.cli.replay import replay
@@ -171,6 +171,7 @@ for _each in (
     signal,
     cancel,
     retry,
+    terminate,
     unblock,
     triggers,
     flows,

@@ -286,6 +286,9 @@ def _differences(
     record, codec = case.record, case.codec
     status = _status(outcome)
     ended = record.status in ("done", "failed", "cancelled")
+    if ended and isinstance(outcome, Suspended) and _was_terminated(record, codec):
+        # Its code never came to an end, so there is no more to compare than the log.
+        return []
     if status != (record.status if ended else "suspended"):
         return [f"stored is {record.status}, your code now is {status}"]
     if isinstance(outcome, Suspended):
@@ -300,6 +303,10 @@ def _differences(
     before = f"{kept['type']}: {kept['message']}"
     now = f"{outcome.failure.type}: {outcome.failure.message}"
     return [] if before == now else [f"stored failure {before}, your code now raises {now}"]
+
+
+def _was_terminated(record: InstanceRecord, codec: ValueCodec) -> bool:
+    return record.value is not None and codec.decode(record.value).get("type") == "Terminated"
 
 
 def _status(outcome: Done | Failed | Suspended) -> str:

@@ -201,6 +201,11 @@ class Engine(Sending):
         else:
             self._work_came()
 
+    def _ended_by_hand(self, id: str, number: int) -> None:
+        if self._executor is not None:
+            self._executor.forget(number)
+        self._moved(id, "cancelled", None)
+
     def _settled(self) -> None:
         idle, self._idle = self._idle, trio.Event()
         idle.set()

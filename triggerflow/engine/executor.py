@@ -168,6 +168,13 @@ class Executor:
             Release((run.number,)), lambda _: self._moved(run.id, "running", None)
         )
 
+    def forget(self, number: int) -> None:
+        """An instance has ended without a turn of ours."""
+        run = self.owned.get(number) or self.warm.pop(number, None)
+        self.warm_lengths.pop(number, None)
+        if run is not None:
+            self._forget(run)
+
     def _forget(self, run: Running) -> None:
         run.drop()
         if self.owned.get(run.number) is run:

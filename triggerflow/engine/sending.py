@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.core.failure import Failure
 from triggerflow.engine.asking import Asking
 from triggerflow.engine.views import Instance
 from triggerflow.errors import (
@@ -15,7 +16,7 @@ from triggerflow.errors import (
     SignalRefused,
     UnknownInstance,
 )
-from triggerflow.store.operations import Send, Unblock, Verdict
+from triggerflow.store.operations import Send, Terminate, Unblock, Verdict
 
 if TYPE_CHECKING:
     from triggerflow.engine.clock import Clock
@@ -158,6 +159,29 @@ class Sending(Asking, ABC):
         if outcome.verdict is Verdict.CONFLICT:
             raise InstanceConflict(found, "unblock", outcome.detail, "blocked")
         self._work_came()
+
+    async def terminate(self, id: str, reason: str = "") -> None:
+        """End an instance at once: no code of it runs any more, and nothing is cleaned up.
+
+        Use `cancel` where the flow may end by itself. A blocked instance, which can't run,
+        is ended by this only. A step that runs meanwhile is dropped.
+
+        Raises:
+            UnknownInstance, InstanceEnded: there is nothing to end.
+        """
+        found = await self.resolve_id(id)
+        failure = Failure("Terminated", reason or "terminated by hand", kind="cancelled")
+        value = self._code.codec.encode(failure.to_record())
+        outcome = await self._committer.ask(Terminate(found, value, self._clock.now()))
+        if outcome.verdict is Verdict.GONE:
+            if outcome.instance is None:
+                raise UnknownInstance(id)
+            raise InstanceEnded(found, outcome.detail, "terminate")
+        self._ended_by_hand(found, outcome.number or 0)
+
+    @abstractmethod
+    def _ended_by_hand(self, id: str, number: int) -> None:
+        """An instance has ended without a turn; an engine that owned it drops it."""
 
     async def _send(
         self,

@@ -6,7 +6,7 @@ and says so, and its neighbours land all the same. An unexpected error rolls the
 batch back and is raised.
 
 In a batch, the store decides in one order: the worker's fence, turns and blocks, appends,
-starts, dispatches, messages, unblocks, releases, claims.
+starts, dispatches, messages, unblocks, terminations, releases, claims.
 """
 
 from __future__ import annotations
@@ -191,6 +191,19 @@ class Unblock:
 
 
 @attrs.define(slots=True)
+class Terminate:
+    """End an instance at once: none of its code runs any more.
+
+    It is ``cancelled`` with `value` as its failure record, whoever owns it; its owner's next
+    turn is fenced. `GONE` if there is no such instance or it has ended.
+    """
+
+    instance: str
+    value: bytes
+    at: float
+
+
+@attrs.define(slots=True)
 class LogRow:
     """One entry as stored: `value` holds the value, or the failure's record if `failed`."""
 
@@ -278,7 +291,9 @@ class Claim:
     warm: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
 
 
-Operation = Append | Dispatch | Start | Send | Unblock | Turn | Block | Release | Claim
+Operation = (
+    Append | Dispatch | Start | Send | Unblock | Terminate | Turn | Block | Release | Claim
+)
 
 
 @attrs.define(slots=True)

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.operations import Outcome, Send, Unblock, Verdict
+from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite.arrivals import next_number
+from triggerflow.store.sqlite.turns import clear_inboxes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -136,3 +137,23 @@ def unblock(db: sqlite3.Connection, op: Unblock) -> Outcome:
         (number,),
     )
     return Outcome(Verdict.APPLIED, instance=op.instance, number=number)
+
+
+def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
+    """Decide and write a termination; see `operations.Terminate`."""
+    row = db.execute(
+        "SELECT id, status, owner FROM instance WHERE public_id = ?", (op.instance,)
+    ).fetchone()
+    if row is None:
+        return Outcome(Verdict.GONE)
+    number, status, owner = row
+    if status in ENDED:
+        return Outcome(Verdict.GONE, instance=op.instance, detail=status)
+    db.execute(
+        "UPDATE instance SET status = 'cancelled', owner = NULL, value = ?, ended = ?,"
+        " due = NULL, cause = NULL, reason = NULL WHERE id = ?",
+        (op.value, op.at, number),
+    )
+    db.execute("DELETE FROM tried WHERE instance = ?", (number,))
+    clear_inboxes(db, [number])
+    return Outcome(Verdict.APPLIED, instance=op.instance, number=number, owner=owner)

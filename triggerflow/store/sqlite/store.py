@@ -26,6 +26,7 @@ from triggerflow.store.operations import (
     Release,
     Send,
     Start,
+    Terminate,
     Turn,
     Unblock,
     Verdict,
@@ -374,6 +375,8 @@ def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         )
     for index, op in groups.get(Unblock, ()):
         outcomes[index] = messages.unblock(db, op)
+    for index, op in groups.get(Terminate, ()):
+        outcomes[index] = messages.terminate(db, op)
     if Release in groups and worker is not None:
         turns.release(db, worker, groups[Release], outcomes)
     if Claim in groups and worker is not None:

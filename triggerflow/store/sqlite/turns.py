@@ -106,10 +106,17 @@ def _write(db: sqlite3.Connection, won: list[tuple[int, Turn]], outcomes: list[A
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.
-    over = [(op.number,) for op in leaving if op.status in ENDED and op.status != "failed"]
-    if over:
-        db.executemany("DELETE FROM inbox WHERE instance = ? AND consumed = 0", over)
-        db.executemany("DELETE FROM inbox WHERE instance = ? AND dedup IS NOT NULL", over)
+    clear_inboxes(
+        db, [op.number for op in leaving if op.status in ENDED and op.status != "failed"]
+    )
+
+
+def clear_inboxes(db: sqlite3.Connection, numbers: list[int]) -> None:
+    """Nobody reads these messages any more."""
+    rows = [(number,) for number in numbers]
+    # Two statements, since each has an index of its own.
+    db.executemany("DELETE FROM inbox WHERE instance = ? AND consumed = 0", rows)
+    db.executemany("DELETE FROM inbox WHERE instance = ? AND dedup IS NOT NULL", rows)
 
 
 def _leave(db: sqlite3.Connection, leaving: list[Turn]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from triggerflow.store.operations import (
     Start,
+    Terminate,
     Unblock,
 )
 from triggerflow.store.records import CRASH_LIMIT
@@ -11,6 +12,7 @@ from triggerflow.testing.store_checks.bench import (
     APPLIED,
     CONFLICT,
     DUPLICATE,
+    FENCED,
     GONE,
     Bench,
     check,
@@ -219,6 +221,46 @@ def retries_of_one_key_in_one_batch(w: Bench) -> None:
     found = w.commit(w.send("i1", kind="retry"), w.send("i2", kind="retry"))
     same("verdicts", [each.verdict for each in found], [APPLIED, CONFLICT])
     same("statuses", [w.get(name).status for name in ("i1", "i2")], ["running", "failed"])
+
+
+# --- terminating -------------------------------------------------------------------------
+
+
+@check
+def terminate_ends_at_once(w: Bench) -> None:
+    """A termination ends what runs, waits or is blocked, and fences its owner."""
+    worker = w.worker()
+    owned = w.owned(worker, "i1")
+    parked = w.owned(worker, "i2")
+    w.park(worker, parked)
+    blocked = w.owned(worker, "i3")
+    w.do(worker, w.block(blocked))
+    w.ask(w.send("i1"))
+    for name in ("i1", "i2", "i3"):
+        found = w.ask(Terminate(name, b"why", w.now + 1))
+        same(f"verdict of {name}", found.verdict, APPLIED)
+        row = w.get(name)
+        same(
+            name,
+            (row.status, row.owner, row.value, row.ended, row.cause),
+            ("cancelled", None, b"why", w.now + 1, None),
+        )
+    same("inbox", w.messages(owned), [])
+    late, neighbour = w.commit(w.turn(owned, "now#0"), Start(w.new("n")), worker=worker)
+    same("its owner's turn", (late.verdict, neighbour.verdict), (FENCED, APPLIED))
+    same("nothing left but the neighbour", [c.id for c in w.claim(worker).claimed], ["n"])
+
+
+@check
+def terminate_needs_a_live_one(w: Bench) -> None:
+    """An unknown or ended instance can't be terminated."""
+    worker = w.worker()
+    w.end(worker, w.owned(worker, "i1"))
+    before = w.everything()
+    unknown, ended = w.commit(Terminate("none", b"v", 1.0), Terminate("i1", b"v", 1.0))
+    same("unknown", (unknown.verdict, unknown.instance), (GONE, None))
+    same("ended", (ended.verdict, ended.detail), (GONE, "done"))
+    same("everything", w.everything(), before)
 
 
 # --- unblocking ------------------------------------------------------------------------------

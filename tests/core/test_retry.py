@@ -125,3 +125,16 @@ def test_wrong_durations(wrong):
     """What is no finite length from 0 up is refused by name."""
     with pytest.raises(DefinitionError, match="pause"):
         seconds(wrong, "pause")
+
+
+def test_no_attempt_begins_after_the_total_timeout() -> None:
+    """What would begin too late is not tried; without a limit only attempts count."""
+    policy = RetryPolicy(max_attempts=9, initial=10, factor=1, jitter=0, total_timeout=25)
+    assert policy.delay(ERROR, 1, b"", 0.0) == 10
+    assert policy.delay(ERROR, 2, b"", 15.0) == 10
+    assert policy.delay(ERROR, 3, b"", 15.1) is None
+    assert policy.delay(RetryAfter(5), 3, b"", 20) == 5
+    assert policy.delay(RetryAfter(5), 3, b"", 21) is None
+    assert RetryPolicy(max_attempts=9).delay(ERROR, 1, b"", 1e9) is not None
+    with pytest.raises(DefinitionError):
+        RetryPolicy(total_timeout=-1)

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import triggerflow as tf
+from triggerflow.engine.clock import LoopClock
 from triggerflow.store.sqlite import MemoryStore
 from triggerflow.testing.crash import Crash
 
@@ -734,3 +735,40 @@ def test_interrupt_in_a_step_still_ends_the_program(new_app, live):
     error = caught.value
     assert isinstance(error, KeyboardInterrupt) or error.subgroup(KeyboardInterrupt)
     assert not isinstance(error, Crash)
+
+
+def test_total_timeout_counts_from_the_call_across_restarts(new_app, live):
+    """A step's retries end when its total time is over, also if the engine restarted."""
+    store = MemoryStore()
+    clock = LoopClock()
+    tries = []
+
+    def app_of():
+        app = new_app(store)
+
+        def flaky():
+            tries.append(clock.now())
+            raise ValueError("no")
+
+        @app.flow
+        def stubborn(_):
+            policy = tf.RetryPolicy(
+                max_attempts=99, initial=10, factor=1, jitter=0, total_timeout=35
+            )
+            yield tf.call(flaky).using(retry=policy)
+
+        return app
+
+    async def first(engine):
+        id = await engine.start("stubborn")
+        await trio.sleep(15)
+        return id
+
+    async def second(engine):
+        return await engine.wait(id)
+
+    id = live(app_of(), first, clock=clock)
+    clock = LoopClock(clock._start + 15)
+    found = live(app_of(), second, clock=clock)
+    assert found.status == "failed"
+    assert [round(each - tries[0]) for each in tries] == [0, 10, 20, 30]

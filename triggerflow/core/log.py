@@ -49,11 +49,13 @@ class Pending:
         digest: digest of the request, or None for kinds that have none.
         due: when a timer or timeout fires, or a retry is due (seconds since the epoch).
         attempts: how many attempts have ended without a result.
+        since: when it was armed, for calls whose retries have a time limit.
     """
 
     digest: bytes | None = None
     due: float | None = None
     attempts: int = 0
+    since: float | None = None
 
 
 def kind_of(tag: str) -> str:
@@ -76,9 +78,14 @@ def is_binding(tag: str, pending: Pending) -> bool:
 
 def encode_pending(pending: dict[str, Pending]) -> list[list[Any]]:
     """The pending set as plain lists, in the order of arming, for the codec."""
-    return [[tag, p.digest, p.due, p.attempts] for tag, p in pending.items()]
+    return [
+        [tag, p.digest, p.due, p.attempts]
+        if p.since is None
+        else [tag, p.digest, p.due, p.attempts, p.since]
+        for tag, p in pending.items()
+    ]
 
 
 def decode_pending(rows: list[list[Any]]) -> dict[str, Pending]:
     """The pending set that `encode_pending` wrote."""
-    return {tag: Pending(digest, due, attempts) for tag, digest, due, attempts in rows}
+    return {tag: Pending(*kept) for tag, *kept in rows}

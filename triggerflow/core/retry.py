@@ -55,6 +55,7 @@ class RetryPolicy:
         jitter: share of each wait, from 0 to 1, that is taken off by chance.
         retry_on: exception classes that are worth another attempt.
         give_up_on: exception classes that are not, even where `retry_on` has them.
+        total_timeout: no attempt begins later than this after the call was made.
     """
 
     max_attempts: int = 3
@@ -64,6 +65,9 @@ class RetryPolicy:
     jitter: float = 0.1
     retry_on: Classes = attrs.field(default=(Exception,), converter=_classes)
     give_up_on: Classes = attrs.field(default=(), converter=_classes)
+    total_timeout: float | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_duration)
+    )
 
     def __attrs_post_init__(self) -> None:
         if type(self.max_attempts) is not int or self.max_attempts < 1:
@@ -77,16 +81,25 @@ class RetryPolicy:
                 "RetryPolicy", f"factor is {self.factor!r}, expected 1 or more"
             )
 
-    def delay(self, error: BaseException, failed: int, chance: bytes) -> float | None:
+    def delay(
+        self, error: BaseException, failed: int, chance: bytes, elapsed: float = 0.0
+    ) -> float | None:
         """Seconds until the next attempt, or None when this failure is final.
 
         Args:
             error: what the attempt raised.
             failed: how many attempts have failed, this one included.
             chance: what the jitter is derived from: equal input, equal wait.
+            elapsed: seconds since the call was made.
         """
         if failed >= self.max_attempts:
             return None
+        wait = self._wait(error, failed, chance)
+        if wait is None or self.total_timeout is None:
+            return wait
+        return wait if elapsed + wait <= self.total_timeout else None
+
+    def _wait(self, error: BaseException, failed: int, chance: bytes) -> float | None:
         if isinstance(error, RetryAfter):
             return seconds(error.delay, "RetryAfter")
         if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):

@@ -8,20 +8,27 @@ logged: messages stay in the inbox, a result whose tag is gone goes with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from triggerflow.core.driver import Done, Replay
-from triggerflow.core.effects import Call, Inbox, SideEffect, Sleep, SleepUntil, WaitSignal
+from triggerflow.core.effects import (
+    DEFAULT_OPTIONS,
+    Call,
+    Inbox,
+    SideEffect,
+    Sleep,
+    SleepUntil,
+    WaitSignal,
+)
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, encode_pending
+from triggerflow.engine.pending import next_due, update
 from triggerflow.errors import TimedOut
 from triggerflow.store.operations import LogRow, Turn
 
 if TYPE_CHECKING:
-    from triggerflow.core.branch import Waiting
     from triggerflow.core.codec import ValueCodec
     from triggerflow.engine.performer import Attempt
     from triggerflow.engine.running import Running
@@ -158,7 +165,10 @@ class _Drive:
         if isinstance(effect, Call) and effect.options.retry and attempt.error is not None:
             chance = f"{self.run.id}\0{self.run.generation}\0{tag}".encode()
             try:
-                delay = effect.options.retry.delay(attempt.error, kept.attempts + 1, chance)
+                elapsed = 0.0 if kept.since is None else self.now - kept.since
+                delay = effect.options.retry.delay(
+                    attempt.error, kept.attempts + 1, chance, elapsed
+                )
             except Exception as error:  # noqa: BLE001
                 # Such as RetryAfter("soon"): the step's mistake, and no divergence.
                 delay, failure = None, Failure.of(error)
@@ -239,11 +249,8 @@ class _Drive:
     def finish(self, results: list[Attempt]) -> Taken:
         """The operation to commit and what to perform after it."""
         run = self.run
-        self._update_pending()
-        due = None
-        for kept in run.pending.values():
-            if kept.due is not None and (due is None or kept.due < due):
-                due = kept.due
+        update(run, self.replay, self.now, self.perform)
+        due = next_due(run.pending.values())
         outcome = self.replay.outcome
         value = None
         if outcome is None:
@@ -270,31 +277,6 @@ class _Drive:
             value,
         )
         return Taken(operation, self.perform, results, self.consumed)
-
-    def _update_pending(self) -> None:
-        """Make the pending set equal to what the drive waits for."""
-        run, live = self.run, self.replay.pending
-        pending, attempts = run.pending, run.attempts
-        for tag in self.replay.armed:
-            waiting = live.get(tag)
-            if waiting is None:
-                continue
-            kept = pending.get(tag)
-            is_call = type(waiting.effect) is Call
-            if kept is None:
-                due = None if is_call else _due(waiting, self.now)
-                kept = pending[tag] = Pending(self.replay.digest_of(waiting), due)
-            if is_call and kept.due is None and tag not in attempts and tag not in self.perform:
-                self.perform.append(tag)
-        self.replay.armed.clear()
-        if len(pending) == len(live):
-            return
-        # Losers, and what a changed flow no longer waits for.
-        for tag in [tag for tag in pending if tag not in live]:
-            del pending[tag]
-            attempt = attempts.pop(tag, None)
-            if attempt is not None:
-                attempt.cancel()
 
 
 def take(run: Running, replay: Replay, *, codec: ValueCodec, now: float) -> Taken:
@@ -356,7 +338,11 @@ def _take_result(run: Running, replay: Replay, codec: ValueCodec, now: float) ->
     if len(replay.armed) == 1 == len(replay.pending) and not replay.recorded:
         (armed,) = replay.armed
         waiting = replay.pending.get(armed)
-        if waiting is not None and type(waiting.effect) is Call:
+        if (
+            waiting is not None
+            and type(waiting.effect) is Call
+            and waiting.effect.options is DEFAULT_OPTIONS
+        ):
             replay.armed.clear()
             digest = waiting.digest or replay.digest_of(waiting)
             run.pending[armed] = Pending(digest)
@@ -380,8 +366,3 @@ def _take_result(run: Running, replay: Replay, codec: ValueCodec, now: float) ->
     drive.rows.append(row)
     drive.begin()
     return drive.finish([attempt])
-
-
-def _due(waiting: Waiting, now: float) -> float | None:
-    due: Callable[[float], float | None] | None = getattr(waiting.effect, "due", None)
-    return None if due is None else due(now)

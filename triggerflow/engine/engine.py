@@ -107,6 +107,7 @@ class Engine(Sending):
             threads=settings.threads,
             keep_warm=settings.keep_warm,
             inline=settings.inline,
+            always_replay=settings.always_replay,
             moved=self._moved,
             fenced=lambda: self._tell(Keeper.lease_lost),
             timer_set=lambda: self._tell(Keeper.timer_set),

@@ -62,6 +62,7 @@ class Executor:
         threads: int,
         keep_warm: int,
         inline: bool,
+        always_replay: bool,
         moved: Callable[[str, str, float | None], None],
         fenced: Callable[[], None],
         timer_set: Callable[[], None],
@@ -85,6 +86,7 @@ class Executor:
         self._build = build
         self._nursery = nursery
         self._keep_warm = keep_warm
+        self._always_replay = always_replay
         self._moved = moved
         self._fenced = fenced
         self._suspects: dict[int, Running] = {}
@@ -233,6 +235,9 @@ class Executor:
         if run.busy or run.gone or replay is None:
             return
         try:
+            if self._always_replay and not replay.armed:
+                rows = self._store.log(run.number, run.generation)
+                replay = run.drive_again(rows, self._codec)
             taken = take(run, replay, codec=self._codec, now=self._clock.now())
         except Exception as error:  # noqa: BLE001
             self._block(run, error)

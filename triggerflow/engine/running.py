@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.driver import Replay
 from triggerflow.core.failure import Failure
-from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending
+from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending, encode_pending
 from triggerflow.engine.performer import Attempt
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Running:
 
     def redrive(
         self, log: Iterable[LogRecord], pending: bytes | None, codec: ValueCodec
-    ) -> None:
+    ) -> Replay:
         """Re-drive from the stored log and check the stored pending set at its end.
 
         Raises:
@@ -115,7 +115,7 @@ class Running:
         entries += [Entry(RETRIED, at=self.last_at) for _ in self.retried]
         stored = None if pending is None else decode_pending(codec.decode(pending))
         self.pending = dict(stored or {})
-        self.replay = Replay(
+        self.replay = replay = Replay(
             self.flow,
             codec.decode(self.input),
             codec=codec,
@@ -124,6 +124,19 @@ class Running:
             log=entries,
             stored=stored,
         )
+        return replay
+
+    def drive_again(self, log: Iterable[LogRecord], codec: ValueCodec) -> Replay:
+        """The same place, reached from the stored log.
+
+        Raises:
+            Diverged: another place is reached.
+        """
+        if self.replay is not None:
+            self.replay.close()
+        replay = self.redrive(log, codec.pack(encode_pending(self.pending)), codec)
+        replay.armed.clear()
+        return replay
 
     def tick(self, now: float) -> float:
         """The time for the next entry: never before its predecessor's."""

@@ -29,6 +29,8 @@ class Settings:
         lease: seconds without a sign of life after which a worker counts as dead.
         guard_limit: seconds that a guard may take.
         limits: size and depth of documents.
+        always_replay: re-drive from the stored log before every turn, so that code which
+            isn't deterministic blocks at once instead of at the next crash: for tests.
         inline: run commits and plain steps on the loop's thread, for virtual time.
         clock: where the time comes from.
     """
@@ -41,6 +43,7 @@ class Settings:
     lease: float = 30.0
     guard_limit: float = 5.0
     limits: Limits = attrs.field(factory=Limits)
+    always_replay: bool = False
     inline: bool = False
     clock: Clock = attrs.field(factory=SystemClock)
 

@@ -63,6 +63,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import InstanceEnded as InstanceEnded
     from triggerflow.errors import InternalError as InternalError
     from triggerflow.errors import KeyTaken as KeyTaken
+    from triggerflow.errors import NoStep as NoStep
     from triggerflow.errors import PatternError as PatternError
     from triggerflow.errors import PluginError as PluginError
     from triggerflow.errors import SchemaTooNew as SchemaTooNew
@@ -78,6 +79,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import WaitTimedOut as WaitTimedOut
     from triggerflow.flows import Flow as Flow
     from triggerflow.flows import flow as flow
+    from triggerflow.flows.lint import trusted as trusted
     from triggerflow.hooks import hookimpl as hookimpl
     from triggerflow.triggers import Guard as Guard
     from triggerflow.triggers import Trigger as Trigger
@@ -133,6 +135,7 @@ _HOMES = {
         "InstanceEnded",
         "InternalError",
         "KeyTaken",
+        "NoStep",
         "PatternError",
         "PluginError",
         "SchemaTooNew",
@@ -148,6 +151,7 @@ _HOMES = {
         "WaitTimedOut",
     ),
     "triggerflow.flows": ("Flow", "flow"),
+    "triggerflow.flows.lint": ("trusted",),
     "triggerflow.hooks": ("hookimpl",),
     "triggerflow.triggers": ("Guard", "Trigger", "compile_pattern", "define_trigger"),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 import attrs
 
 from triggerflow.core.codec import ValueCodec
+from triggerflow.core.effects import OWN_CLASSES
 from triggerflow.errors import DefinitionError, DuplicateTrigger
 from triggerflow.flows import Flow, FlowRegistry, build_of, define_flow
 from triggerflow.plugins import make_manager, make_store, validate
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 DEFAULT_STORE: Final = "sqlite:///triggerflow.db"
 
 log: Final = logging.getLogger("triggerflow")
+
+# Warnings of the lint that were given: one flow may be registered with many apps.
+_WARNED: Final[set[str]] = set()
 
 
 class App:
@@ -56,7 +60,7 @@ class App:
         classes: Iterable[type] = (),
     ) -> None:
         self.store = store
-        self.codec = ValueCodec(classes)
+        self.codec = ValueCodec((*OWN_CLASSES, *classes))
         self.flows = FlowRegistry()
         self._build = build
         self._triggers: dict[str, Trigger] = {}
@@ -96,7 +100,7 @@ class App:
 
         def define(each: Callable[..., Any]) -> Flow:
             made = define_flow(each, name=name, version=version, signals=signals)
-            self.flows.add(made)
+            self._add_flow(made)
             return made
 
         return define if fn is None else define(fn)
@@ -141,7 +145,7 @@ class App:
         """
         for each in definitions:
             if isinstance(each, Flow):
-                self.flows.add(each)
+                self._add_flow(each)
             elif isinstance(each, Trigger):
                 self._add_trigger(each)
             elif inspect.isclass(each) and attrs.has(each):
@@ -152,6 +156,25 @@ class App:
                     "expected a flow, a trigger or an attrs class",
                     "decorate flows with @tf.flow",
                 )
+
+    def _add_flow(self, made: Flow) -> None:
+        # Here, not above: it reads source code, which an app without flows has none of.
+        from triggerflow.flows.lint import lint_flow
+
+        found = lint_flow(made)
+        errors = [str(each) for each in found if each.severity == "error"]
+        if errors:
+            raise DefinitionError(
+                f"flow {made.label}",
+                "\n  ".join(["would not replay:", *errors]),
+                "see docs/how-to/determinism.md",
+            )
+        self.flows.add(made)
+        for each in found:
+            if str(each) not in _WARNED:
+                _WARNED.add(str(each))
+                # At a prompt no source can be read, and nobody can do anything about it.
+                log.log(logging.INFO if each.rule == "source" else logging.WARNING, "%s", each)
 
     def _add_trigger(self, made: Trigger) -> None:
         known = self._triggers.get(made.name)
@@ -229,6 +252,7 @@ class App:
     def _code(self) -> Code:
         from triggerflow.engine.settings import Code
 
+        vetoes = self.plugins.hook.triggerflow_validate.get_hookimpls()
         listens = self.plugins.hook.triggerflow_appended.get_hookimpls()
         return Code(
             flows=self.flows,
@@ -236,9 +260,12 @@ class App:
             guards=dict(self._guards),
             codec=self.codec,
             build=self.build,
-            validate=lambda activity: validate(self.plugins, activity),
+            validate=self._validate if vetoes else None,
             announced=self._announce if listens else None,
         )
+
+    def _validate(self, activity: Activity) -> None:
+        validate(self.plugins, activity)
 
     def _announce(self, activity: Activity, firings: Any) -> None:
         # After the commit: a plugin that raises here can undo nothing and stops nobody.

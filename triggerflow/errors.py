@@ -259,6 +259,13 @@ class WaitTimedOut(TriggerflowError):
         )
 
 
+class NoStep(TriggerflowError):
+    """`step_context` was called outside a step."""
+
+    def __str__(self) -> str:
+        return "step_context() was called outside a step that an engine runs"
+
+
 @attrs.define(eq=False)
 class EngineClosed(TriggerflowError):
     """A verb was called on an engine or client that isn't open."""
@@ -368,19 +375,6 @@ class Diverged(TriggerflowError):
 
 
 # --- another worker, and the world outside -----------------------------------------------
-
-
-@attrs.define(eq=False)
-class LeaseLost(TriggerflowError):
-    """This worker was declared dead: its writes are refused, others own its instances."""
-
-    worker: int
-    epoch: int
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker} lost its lease (epoch {self.epoch}): its write was refused"
-        )
 
 
 @attrs.define(eq=False)

@@ -34,6 +34,12 @@ class BuiltinStores:
         if scheme == "memory":
             return MemoryStore()
         if scheme == "sqlite" and path.startswith("/") and len(path) > 1:
+            if "?" in path or path[1:] == ":memory:":
+                raise StoreError(
+                    url,
+                    "a SQLite URL is a path and nothing else",
+                    "for a store in memory use memory://",
+                )
             return SqliteStore(path[1:])
         return None
 
@@ -96,7 +102,9 @@ def validate(manager: pluggy.PluginManager, activity: Activity) -> None:
             hook.function(**dict.fromkeys(hook.argnames, activity))
         except ActivityRejected:
             raise
-        except Exception as veto:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as veto:
             raise ActivityRejected(
                 "activity", f"vetoed: {veto}", "what the plugin accepts", hook.plugin_name
             ) from veto

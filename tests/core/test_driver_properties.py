@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.driver import Done, Failed, Replay, drive
-from triggerflow.core.effects import (
+from triggerflow.core.failure import Failure
+from triggerflow.core.log import CANCEL, Entry, Pending
+from triggerflow.core.verbs import (
     call,
     gather,
     now,
@@ -21,8 +23,6 @@ from triggerflow.core.effects import (
     uuid4,
     wait_signal,
 )
-from triggerflow.core.failure import Failure
-from triggerflow.core.log import CANCEL, Entry, Pending
 from triggerflow.errors import Diverged, FlowCancelled, StepFailed, TimedOut
 
 CODEC = ValueCodec()

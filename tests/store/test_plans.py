@@ -25,6 +25,7 @@ from triggerflow.store.operations import (
     Turn,
     Unblock,
 )
+from triggerflow.store.records import NewTrigger
 from triggerflow.store.sqlite import SqliteStore
 
 NOW = 1_700_000_000.0
@@ -40,7 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
     """20,000 instances: most parked, some runnable, some blocked, with logs and messages."""
     store = SqliteStore(Path(tmp_path_factory.mktemp("plans")) / "flows.db")
     store.open()
-    registry = store.sync_triggers([("a", "cid-a", b"a")], now=NOW)
+    registry = store.sync_triggers([NewTrigger("a", "cid-a", b"a", "means a")], now=NOW)
     worker = store.register_worker(build="build-a", flows=FLOWS, now=NOW)
     for first in range(0, ROWS, 1000):
         names = range(first, first + 1000)
@@ -181,7 +182,9 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "outbox": lambda: store.outbox(10),
         "registry": store.registry,
         "workers": store.workers,
-        "sync": lambda: store.sync_triggers([("b", "cid-b", b"b")], now=NOW),
+        "sync": lambda: store.sync_triggers(
+            [NewTrigger("b", "cid-b", b"b", "means b")], now=NOW
+        ),
     }
 
 

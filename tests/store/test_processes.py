@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from triggerflow.store.operations import Batch, Claim, NewInstance, Operation, Start, Verdict
+from triggerflow.store.records import NewTrigger
 from triggerflow.store.sqlite import SqliteStore, schema
 
 NOW = 1_700_000_000.0
@@ -223,7 +224,7 @@ def test_changed_notices_other_processes_only(store: SqliteStore, spawn: Spawn) 
     """`changed` is true once after another process wrote, and never after an own write."""
     assert not store.changed()
     ask(store, start("i1"))
-    store.sync_triggers([("a", "cid-a", b"a")], now=NOW)
+    store.sync_triggers([NewTrigger("a", "cid-a", b"a", "means a")], now=NOW)
     assert not store.changed()
     child = spawn(
         "store = SqliteStore(PATH); store.open()\n"

@@ -25,6 +25,7 @@ from triggerflow.core.codec import ValueCodec
 from triggerflow.core.effects import (
     DRIVING,
     MISSING,
+    OWN_CLASSES,
     Call,
     Effect,
     Gather,
@@ -151,7 +152,7 @@ class Replay:
         Raises:
             Diverged: code and record disagree.
         """
-        self._codec = ValueCodec() if codec is None else codec
+        self._codec = ValueCodec(OWN_CLASSES) if codec is None else codec
         self._seed = seed
         self._dropped: list[str] = []
         self._patches: dict[str, bool] = {}
@@ -744,7 +745,7 @@ def drive(
         EncodingRefused: the input, or a value, can't be kept in a log.
     """
     del generation
-    codec = ValueCodec() if codec is None else codec
+    codec = ValueCodec(OWN_CLASSES) if codec is None else codec
     entries = [_fresh(entry, codec) for entry in log]
     replay = Replay(
         flow,

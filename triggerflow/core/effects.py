@@ -415,6 +415,10 @@ class Won(Generic[R]):
     value: R
 
 
+# What effects give back is a log value too: it may be returned, or passed to a step.
+OWN_CLASSES: Final[tuple[type, ...]] = (Signal, Won)
+
+
 class _Composite(Effect[R_co]):
     __slots__ = ("names", "parts")
 

@@ -21,7 +21,7 @@ from triggerflow.engine.guards import judge
 from triggerflow.engine.views import Appended, Rejected, appended
 from triggerflow.errors import InternalError, TriggerflowError
 from triggerflow.pipeline.plan import Judged, guarded, plan
-from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
+from triggerflow.store.operations import Append, Dispatch, Outcome, Verdict
 from triggerflow.triggers import Guard, Trigger, TriggerIndex
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Arrivals:
         guard_limit: float,
         deferred: bool,
         inline: bool,
-        validate: Callable[[Activity], None],
+        validate: Callable[[Activity], None] | None,
         announced: Callable[[Activity, Any], None] | None,
         can_own: Callable[[], bool],
         begun: Callable[[Outcome], None],
@@ -68,7 +68,7 @@ class Arrivals:
         """
         Args:
             guards: key -> guard with code, of this process.
-            validate: raises for activities that a plugin vetoes.
+            validate: raises for activities that a plugin vetoes; None when none asks.
             announced: called with (activity, firings) after the commit; None when no
                 plugin listens.
             can_own: whether this worker may own what an append starts.
@@ -92,11 +92,11 @@ class Arrivals:
 
     def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
         """Plan with these triggers from now on."""
-        self._index = TriggerIndex(self._known(record) for record in triggers)
+        self._index = TriggerIndex(self._known(record.spec) for record in triggers)
         self._registry = generation
 
-    def _known(self, record: TriggerRecord) -> Trigger:
-        spec = decode_document(record.spec)
+    def _known(self, block: bytes) -> Trigger:
+        spec = decode_document(block)
         guard = self._guards.get(spec.get("guard", ""))
         return Trigger.from_spec(spec, None if guard is None else guard.fn)
 
@@ -128,7 +128,9 @@ class Arrivals:
         model = normalise(document, limits=self._limits)
         block = encode_document(model, limits=self._limits)
         activity = Activity.read(cid_of_block(block), model)
-        self._validate(activity)
+        if self._validate is not None:
+            # A document of its own: what a plugin does to it must not be what matches.
+            self._validate(Activity.read(activity.cid, decode_document(block)))
         return _Arrival(activity, block)
 
     async def _append(self, arrivals: list[_Arrival]) -> list[Appended]:
@@ -221,40 +223,32 @@ class Arrivals:
         """Carry out deferred dispatches that this process can; how many it did."""
         done = 0
         for row in rows:
-            for _ in range(_MOST_PLANS):
-                verdict = await self._dispatch(row)
-                if verdict is not Verdict.STALE:
-                    break
-                self.refresh(*await self._committer.run(self._store.registry))
-            done += verdict is Verdict.APPLIED
+            done += await self._dispatch(row)
         return done
 
-    async def _dispatch(self, row: OutboxRow) -> Verdict:
-        arrival = self._deferred_arrival(row)
-        if arrival is None:
-            return Verdict.CONFLICT
+    async def _dispatch(self, row: OutboxRow) -> bool:
+        activity = Activity.read(row.cid, decode_document(row.document))
+        arrival = _Arrival(activity, row.document, await self._met(row, activity))
+        if row.spec is not None and any(
+            trigger.guard is not None and trigger.guard.fn is None
+            for trigger in arrival.matched
+        ):
+            # For a worker that has the guard's code.
+            return False
         await self._judge([arrival])
         now = self._clock.now()
-        firings = self._plan(arrival, now)
-        if row.trigger_cid is not None and self._index_has(row.trigger_cid) is None:
-            firings = (PlannedFiring(row.trigger_cid, None, _SUPERSEDED, "failed"),)
         outcome = await self._committer.ask(
-            Dispatch(row.id, row.seq, self._registry, now, firings)
+            Dispatch(row.id, row.seq, row.registry, now, self._plan(arrival, now))
         )
-        return outcome.verdict
+        return outcome.verdict is Verdict.APPLIED
 
-    def _deferred_arrival(self, row: OutboxRow) -> _Arrival | None:
-        """The activity behind an outbox row; None where its guard's code isn't here."""
-        activity = Activity.read(row.cid, decode_document(row.document))
-        matched = self._index.match(activity)
-        if row.trigger_cid is not None:
-            matched = [trigger for trigger in matched if trigger.trigger_cid == row.trigger_cid]
-            if any(trigger.guard and trigger.guard.fn is None for trigger in matched):
-                return None
-        return _Arrival(activity, row.document, matched)
-
-    def _index_has(self, trigger_cid: str) -> Trigger | None:
-        return next((each for each in self._index if each.trigger_cid == trigger_cid), None)
-
-
-_SUPERSEDED: Final = "the trigger was replaced before a worker with its guard came by"
+    async def _met(self, row: OutboxRow, activity: Activity) -> list[Trigger]:
+        """The triggers that the append would have met: newer ones don't see the activity."""
+        if row.spec is not None:
+            # That it met this one was found when it was appended.
+            return [self._known(row.spec)]
+        index = self._index
+        if row.registry != self._registry:
+            records = await self._committer.run(lambda: self._store.triggers_at(row.registry))
+            index = TriggerIndex(self._known(record.spec) for record in records)
+        return index.match(activity)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from triggerflow.errors import TriggerflowError
+from triggerflow.errors import NoStep
 
 
 @attrs.frozen
@@ -35,14 +35,6 @@ class StepContext:
         Hand it to the service that you call, so that it knows a repeat when it sees one.
         """
         return idempotency_key(self.instance, self.generation, self.tag)
-
-
-@attrs.define(eq=False)
-class NoStep(TriggerflowError):
-    """`step_context` was called outside a step."""
-
-    def __str__(self) -> str:
-        return "step_context() was called outside a step that an engine runs"
 
 
 # The attempt that runs here. A step that doesn't ask for its context doesn't pay for one.

@@ -21,7 +21,7 @@ from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Instance, Rejected
 from triggerflow.errors import EngineClosed, KeyTaken, UnknownFlow, WaitTimedOut
 from triggerflow.store.operations import NewInstance, Outcome, Start, Verdict
-from triggerflow.store.records import ENDED
+from triggerflow.store.records import ENDED, NewTrigger
 
 if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
@@ -85,7 +85,12 @@ class Engine(Sending):
         await committer.run(self._store.open)
         if code.triggers:
             rows = [
-                (trigger.name, trigger.trigger_cid, encode_document(trigger.spec()))
+                NewTrigger(
+                    trigger.name,
+                    trigger.trigger_cid,
+                    encode_document(trigger.spec()),
+                    trigger.meaning_cid,
+                )
                 for trigger in code.triggers
             ]
             now = self._clock.now()

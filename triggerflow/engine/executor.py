@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -87,6 +86,7 @@ class Executor:
         self._nursery = nursery
         self._keep_warm = keep_warm
         self._always_replay = always_replay
+        self._timer_set = timer_set
         self._moved = moved
         self._fenced = fenced
         self._suspects: dict[int, Running] = {}
@@ -133,7 +133,7 @@ class Executor:
             # set were armed by an owner that is gone.
             run.replay.armed[:] = list(run.replay.pending)
         run.note_due(self._clock.now())
-        self._watch(run)
+        run.watch(self._timers, self._timer_fired)
         self._turn(run)
 
     def _block(self, run: Running, error: Exception) -> None:
@@ -179,6 +179,7 @@ class Executor:
 
     def _forget(self, run: Running) -> None:
         run.drop()
+        run.unwatch(self._timers)
         if self.owned.get(run.number) is run:
             del self.owned[run.number]
             self._suspects.pop(run.number, None)
@@ -219,6 +220,7 @@ class Executor:
         with self._committer.gathering():
             for attempt in attempts:
                 run: Running = attempt.owner
+                attempt.unwatch()
                 if attempt.overdue:
                     self.performer.thread_came_back()
                 if attempt.over or run.gone:
@@ -255,7 +257,8 @@ class Executor:
             return
         run.busy = False
         if isinstance(outcome, Exception):
-            self._troubled(run, taken, outcome)
+            if not self.draining:
+                self._troubled(run, taken, outcome)
             return
         if outcome.verdict is not Verdict.APPLIED:
             if outcome.detail == "worker":
@@ -267,8 +270,10 @@ class Executor:
         operation = taken.operation
         run.trouble = 0
         run.log_length += len(operation.entries)
-        if operation.entries:
+        if operation.entries and run.crashes:
             run.crashes = 0
+            # It need no longer be alone.
+            self._timer_set()
         if operation.status in ENDED:
             self._forget(run)
             self._moved(run.id, operation.status, None)
@@ -278,7 +283,7 @@ class Executor:
             return
         for tag in taken.perform:
             self._perform(run, replay, tag)
-        self._watch(run)
+        run.watch(self._timers, self._timer_fired)
         if outcome.woken:
             self.fetch_inbox(run.number)
         elif run.results or run.due or run.fresh:
@@ -288,6 +293,7 @@ class Executor:
     def _park(self, run: Running, due: float | None) -> None:
         del self.owned[run.number]
         self._suspects.pop(run.number, None)
+        run.unwatch(self._timers)
         self.warm[run.number] = run
         self.warm_lengths[run.number] = (run.generation, run.log_length)
         self._moved(run.id, "waiting", due)
@@ -361,16 +367,6 @@ class Executor:
         self.performer.start(attempt)
 
     # --- timers
-
-    def _watch(self, run: Running) -> None:
-        """Set the timers of an instance that stays owned."""
-        known = run.watched
-        run.watched = {}
-        for tag, kept in run.pending.items():
-            if kept.due is not None:
-                run.watched[tag] = kept.due
-                if known.get(tag) != kept.due:
-                    self._timers.at(kept.due, partial(self._timer_fired, run, tag))
 
     def _timer_fired(self, run: Running, tag: str) -> None:
         kept = run.pending.get(tag)

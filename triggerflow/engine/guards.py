@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -28,16 +29,31 @@ async def judge(
     error on its own firing, its thread is abandoned, and another takes the rest.
     """
     verdicts: list[Judged] = []
+    hung: dict[str, Judged] = {}
     while len(verdicts) < len(questions):
         left = questions[len(verdicts) :]
-        if inline:
-            verdicts += [_judge(question) for question in left]
+        known = hung.get(_key(left[0]))
+        if known is not None:
+            # It hung a moment ago; to wait for it again would hold up all the others.
+            verdicts.append(known)
+        elif inline:
+            verdicts.append(_judge(left[0]))
         else:
-            verdicts += await _judge_some(left, limit)
+            run = list(itertools.takewhile(lambda each: _key(each) not in hung, left))
+            found, overran = await _judge_some(run, limit)
+            verdicts += found
+            if overran:
+                hung[_key(questions[len(verdicts) - 1])] = verdicts[-1]
     return verdicts
 
 
-async def _judge_some(questions: Sequence[Question], limit: float) -> list[Judged]:
+def _key(question: Question) -> str:
+    guard = question[1].guard
+    return "" if guard is None else guard.key
+
+
+async def _judge_some(questions: Sequence[Question], limit: float) -> tuple[list[Judged], bool]:
+    """Verdicts up to the first that overran, and whether one did."""
     found: list[Judged] = []
     token = trio.lowlevel.current_trio_token()
     progress = trio.Event()
@@ -60,12 +76,13 @@ async def _judge_some(questions: Sequence[Question], limit: float) -> list[Judge
         with trio.move_on_after(limit):
             await progress.wait()
         if len(found) == len(questions):
-            return found
+            return found, False
         if len(found) == before:
             abandoned = True
             guard = questions[before][1].guard
             name = "guard" if guard is None else f"guard {guard.key}"
-            return [*found[:before], Judged(error=f"{name} took longer than {limit:g} s")]
+            late = Judged(error=f"{name} took longer than {limit:g} s")
+            return [*found[:before], late], True
 
 
 def _judge(question: Question) -> Judged:

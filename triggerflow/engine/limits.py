@@ -41,7 +41,11 @@ class Limits:
 
     def watch(self, attempt: Attempt, timeout: float) -> None:
         """Look at an attempt once its time has passed."""
-        self._timers.at(self._clock.now() + timeout, partial(self._look, attempt, timeout))
+        self._set(attempt, timeout, timeout)
+
+    def _set(self, attempt: Attempt, wait: float, timeout: float) -> None:
+        timer = self._timers.at(self._clock.now() + wait, partial(self._look, attempt, timeout))
+        attempt.stop_timer = partial(self._timers.cancel, timer)
 
     def _look(self, attempt: Attempt, timeout: float) -> None:
         if attempt.over or attempt.failure is not None or attempt.blob is not None:
@@ -53,7 +57,7 @@ class Limits:
             left += attempt.begun - self._clock.now()
         if not attempt.overdue and left > 0:
             # It waited for a thread: its time runs from its start.
-            self._timers.at(self._clock.now() + left, partial(self._look, attempt, timeout))
+            self._set(attempt, left, timeout)
         elif not attempt.overdue:
             attempt.overdue = True
             self._performer.replace_thread()

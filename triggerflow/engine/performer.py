@@ -64,6 +64,7 @@ class Attempt:
     over: bool = False
     overdue: bool = False
     scope: trio.CancelScope | None = None
+    stop_timer: Callable[[], None] | None = None
 
     def succeed(self, value: Any, codec: ValueCodec) -> None:
         """Keep the result in bytes; one that can't be kept is a failure by name."""
@@ -81,9 +82,16 @@ class Attempt:
         self.error = error
         self.failure = Failure.of(error)
 
+    def unwatch(self) -> None:
+        """Take back the timer of its time limit."""
+        if self.stop_timer is not None:
+            self.stop_timer()
+            self.stop_timer = None
+
     def cancel(self) -> None:
         """Drop its result, and stop it where it can be stopped."""
         self.over = True
+        self.unwatch()
         if self.scope is not None:
             self.scope.cancel()
 

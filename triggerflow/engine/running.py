@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.driver import Replay
@@ -10,11 +11,12 @@ from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending, encode
 from triggerflow.engine.performer import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from triggerflow.core.branch import Waiting
     from triggerflow.core.codec import ValueCodec
     from triggerflow.core.effects import Call
+    from triggerflow.engine.timers import Timer, Timers
     from triggerflow.flows.flow import Flow
     from triggerflow.store.records import Claimed, InboxRow, LogRecord
 
@@ -29,7 +31,7 @@ class Running:
         inbox: messages that were not taken yet, oldest first.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
-        watched: tag -> due time that a timer was set for.
+        watched: tag -> the timer that was set for it.
         busy: a turn is in flight; what comes meanwhile waits for the next.
         gone: this worker no longer owns it.
     """
@@ -84,7 +86,7 @@ class Running:
         self.due: list[str] = []
         self.retried: list[InboxRow] = []
         self.fresh = False
-        self.watched: dict[str, float] = {}
+        self.watched: dict[str, Timer] = {}
         self.busy = False
         self.gone = False
         self.trouble = 0
@@ -155,6 +157,27 @@ class Running:
             self, tag, effect.name, effect.fn, args, kwargs, number, effect.options.timeout
         )
         return attempt
+
+    def watch(self, timers: Timers, fired: Callable[[Running, str], None]) -> None:
+        """Have a timer for each due time, and no other."""
+        watched, self.watched = self.watched, {}
+        for tag, kept in self.pending.items():
+            if kept.due is None:
+                continue
+            timer = watched.pop(tag, None)
+            if timer is None or timer[0] != kept.due:
+                if timer is not None:
+                    timers.cancel(timer)
+                timer = timers.at(kept.due, partial(fired, self, tag))
+            self.watched[tag] = timer
+        for timer in watched.values():
+            timers.cancel(timer)
+
+    def unwatch(self, timers: Timers) -> None:
+        """Its timers must not outlive it: a week's timeout would keep it for a week."""
+        for timer in self.watched.values():
+            timers.cancel(timer)
+        self.watched = {}
 
     def note_due(self, now: float) -> None:
         """Take note of every timer that has fired by now."""

@@ -57,5 +57,5 @@ class Code:
     guards: dict[str, Guard]
     codec: ValueCodec
     build: str
-    validate: Callable[[Activity], None]
+    validate: Callable[[Activity], None] | None = None
     announced: Callable[[Activity, Any], None] | None = None

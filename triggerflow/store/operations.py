@@ -139,8 +139,9 @@ class Append:
 class Dispatch:
     """Carry out a deferred dispatch: write the firings of an outbox row, and remove it.
 
-    Precondition: the row is there (else `GONE`) and the registry is not newer (`STALE`).
-    A pair (activity, trigger) that has fired before is left as it is.
+    Precondition: the row is there (else `GONE`). It was planned with the triggers of the
+    generation `registry`, that of the append. A pair (activity, trigger) that has fired
+    before is left as it is.
     """
 
     outbox: int

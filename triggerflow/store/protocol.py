@@ -13,6 +13,7 @@ from triggerflow.store.records import (
     InboxRow,
     InstanceRecord,
     LogRecord,
+    NewTrigger,
     OutboxRow,
     TriggerRecord,
     WorkerRecord,
@@ -65,8 +66,8 @@ class Store(Protocol):
         """
         ...
 
-    def sync_triggers(self, triggers: Sequence[tuple[str, str, bytes]], *, now: float) -> int:
-        """Make (name, cid, spec) rows current, superseding others of the same names.
+    def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
+        """Make triggers current, superseding others of the same names or meanings.
 
         Returns:
             The registry generation, which grows whenever this changed anything.
@@ -81,6 +82,10 @@ class Store(Protocol):
 
     def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
         """The registry generation and its active triggers, in order of registration."""
+        ...
+
+    def triggers_at(self, registry: int) -> tuple[TriggerRecord, ...]:
+        """The triggers that were active at a registry generation."""
         ...
 
     def instance(self, id: str) -> InstanceRecord | None:

@@ -131,14 +131,30 @@ class TriggerRecord:
 
 
 @attrs.frozen
+class NewTrigger:
+    """A trigger to make current; `meaning` is the CID of its spec without the name."""
+
+    name: str
+    cid: str
+    spec: bytes
+    meaning: str
+
+
+@attrs.frozen
 class OutboxRow:
-    """A dispatch that was deferred; `trigger_cid` None means all triggers."""
+    """A dispatch that was deferred.
+
+    `trigger_cid` and `spec` name the one trigger; without them it is for all that were
+    current at the registry generation `registry`.
+    """
 
     id: int
     seq: int
     cid: str
     document: bytes
+    registry: int
     trigger_cid: str | None
+    spec: bytes | None
 
 
 @attrs.frozen

@@ -101,7 +101,7 @@ class _Arrivals:
     ) -> None:
         trigger, _ = self.trigger(planned.trigger_cid)
         if planned.outcome == "deferred":
-            self.outbox.append((seq, trigger, at))
+            self.outbox.append((seq, trigger, generation, at))
             return
         started = None
         if planned.instance is not None:
@@ -127,7 +127,8 @@ class _Arrivals:
             )
         if self.outbox:
             db.executemany(
-                "INSERT INTO outbox (activity, trigger_spec, created) VALUES (?, ?, ?)",
+                "INSERT INTO outbox (activity, trigger_spec, registry, created)"
+                " VALUES (?, ?, ?, ?)",
                 self.outbox,
             )
         if self.instances:
@@ -192,7 +193,7 @@ def append(
             fresh.append((index, op, seq, owned))
             rows.activities.append((seq, op.cid, op.types, op.actors, op.document, op.received))
             if op.firings is None:
-                rows.outbox.append((seq, None, op.received))
+                rows.outbox.append((seq, None, generation, op.received))
             else:
                 for planned in op.firings:
                     rows.fire(seq, planned, generation, op.received, owned if op.own else None)
@@ -230,20 +231,15 @@ def _written(rows: _Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
 
 def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
     """Decide and write deferred dispatches; see `operations.Dispatch`."""
-    generation = registry.generation(db)
     rows = _Arrivals(db)
     for index, op in items:
-        outcomes[index] = _dispatch(db, op, rows, generation)
+        outcomes[index] = _dispatch(db, op, rows)
     rows.write()
 
 
-def _dispatch(
-    db: sqlite3.Connection, op: Dispatch, rows: _Arrivals, generation: int
-) -> Outcome:
+def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: _Arrivals) -> Outcome:
     if not db.execute("SELECT 1 FROM outbox WHERE id = ?", (op.outbox,)).fetchone():
         return Outcome(Verdict.GONE)
-    if op.registry != generation:
-        return Outcome(Verdict.STALE)
     db.execute("DELETE FROM outbox WHERE id = ?", (op.outbox,))
     fired = {
         number
@@ -253,7 +249,7 @@ def _dispatch(
     }
     for planned in op.firings:
         if rows.trigger(planned.trigger_cid)[0] not in fired:
-            rows.fire(op.seq, planned, generation, op.received)
+            rows.fire(op.seq, planned, op.registry, op.received)
     return Outcome(Verdict.APPLIED, seq=op.seq)
 
 

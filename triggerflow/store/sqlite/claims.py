@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.records import SUSPECT, Claimed
-from triggerflow.store.sqlite.reads import inbox_of, log_of
+from triggerflow.store.sqlite.reads import inbox_of, log_of, next_due
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,13 +43,10 @@ def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
         claimed = _read(db, op, chosen)
     if len(numbers) < op.limit:
         _block_unknown(db)
-    due = db.execute(
-        "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
-    ).fetchone()[0]
     return Outcome(
         Verdict.APPLIED,
         claimed=claimed,
-        next_due=due,
+        next_due=next_due(db),
         more=more,
         suspects=suspects,
     )

@@ -123,10 +123,13 @@ def firings_of(db: sqlite3.Connection, cid: str) -> list[FiringRecord]:
     return [FiringRecord(*row) for row in rows]
 
 
-def triggers(db: sqlite3.Connection) -> tuple[TriggerRecord, ...]:
-    """Active triggers, in order of registration."""
+def triggers(db: sqlite3.Connection, at: int | None = None) -> tuple[TriggerRecord, ...]:
+    """Active triggers, or those of an earlier generation, in order of registration."""
     rows = db.execute(
-        "SELECT id, cid, name, spec, state FROM trigger_spec WHERE state = 'active' ORDER BY id"
+        "SELECT id, cid, name, spec, state FROM trigger_spec WHERE CASE WHEN ?1 IS NULL"
+        " THEN state = 'active' ELSE registry <= ?1 AND coalesce(retired, ?1 + 1) > ?1 END"
+        " ORDER BY id",
+        (at,),
     )
     return tuple(TriggerRecord(*row) for row in rows)
 
@@ -134,13 +137,21 @@ def triggers(db: sqlite3.Connection) -> tuple[TriggerRecord, ...]:
 def outbox(db: sqlite3.Connection, limit: int, after: int) -> list[OutboxRow]:
     """Deferred dispatches, oldest first."""
     rows = db.execute(
-        "SELECT o.id, o.activity, a.cid, a.document, t.cid FROM outbox o"
+        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec FROM outbox o"
         " JOIN activity a ON a.seq = o.activity"
         " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
         " WHERE o.id > ? ORDER BY o.id LIMIT ?",
         (after, limit),
     )
     return [OutboxRow(*row) for row in rows]
+
+
+def next_due(db: sqlite3.Connection) -> float | None:
+    """When the next parked instance is due."""
+    due: float | None = db.execute(
+        "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
+    ).fetchone()[0]
+    return due
 
 
 def counts(db: sqlite3.Connection) -> Counts:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
+    from triggerflow.store.records import NewTrigger
+
 
 def generation(db: sqlite3.Connection) -> int:
     """The registry generation."""
@@ -15,27 +17,30 @@ def generation(db: sqlite3.Connection) -> int:
     return number
 
 
-def sync(db: sqlite3.Connection, triggers: Sequence[tuple[str, str, bytes]], now: float) -> int:
+def sync(db: sqlite3.Connection, triggers: Sequence[NewTrigger], now: float) -> int:
     """Make triggers current; see `Store.sync_triggers`."""
     number = generation(db)
     current = dict(
         db.execute("SELECT name, cid FROM trigger_spec WHERE state <> 'superseded'").fetchall()
     )
-    wanted = [each for each in triggers if current.get(each[0]) != each[1]]
+    wanted = [each for each in triggers if current.get(each.name) != each.cid]
     if not wanted:
         return number
     number += 1
     db.execute("UPDATE meta SET value = ? WHERE name = 'registry'", (number,))
-    for name, cid, spec in wanted:
+    for each in wanted:
+        # One of the same meaning is the same trigger under its old name: two would start
+        # everything twice.
         db.execute(
-            "UPDATE trigger_spec SET state = 'superseded'"
-            " WHERE name = ? AND state <> 'superseded'",
-            (name,),
+            "UPDATE trigger_spec SET state = 'superseded', retired = ?"
+            " WHERE (name = ? OR meaning = ?) AND state <> 'superseded'",
+            (number, each.name, each.meaning),
         )
         db.execute(
-            "INSERT INTO trigger_spec (cid, name, spec, state, registered, registry)"
-            " VALUES (?, ?, ?, 'active', ?, ?)"
-            " ON CONFLICT (cid) DO UPDATE SET state = 'active'",
-            (cid, name, spec, now, number),
+            "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry)"
+            " VALUES (?, ?, ?, ?, 'active', ?, ?)"
+            " ON CONFLICT (cid) DO UPDATE SET state = 'active', retired = NULL,"
+            " registry = excluded.registry",
+            (each.cid, each.name, each.meaning, each.spec, now, number),
         )
     return number

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         InboxRow,
         InstanceRecord,
         LogRecord,
+        NewTrigger,
         OutboxRow,
         TriggerRecord,
         WorkerRecord,
@@ -187,7 +188,7 @@ class SqliteStore:
             lambda db: workers.reap(db, now=now, lease=lease, alive=self._lock().alive)
         )
 
-    def sync_triggers(self, triggers: Sequence[tuple[str, str, bytes]], *, now: float) -> int:
+    def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
         """Make triggers current; see `Store.sync_triggers`."""
         return self._write(lambda db: registry.sync(db, triggers, now))
 
@@ -210,6 +211,10 @@ class SqliteStore:
                 return registry.generation(db), reads.triggers(db)
 
         return self._read(both)
+
+    def triggers_at(self, registry: int) -> tuple[TriggerRecord, ...]:
+        """See `Store.triggers_at`."""
+        return self._read(lambda db: reads.triggers(db, registry))
 
     def instance(self, id: str) -> InstanceRecord | None:
         """See `Store.instance`."""
@@ -285,12 +290,7 @@ class SqliteStore:
 
     def next_due(self) -> float | None:
         """See `Store.next_due`."""
-        due: float | None = self._read(
-            lambda db: db.execute(
-                "SELECT min(due) FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
-            ).fetchone()[0]
-        )
-        return due
+        return self._read(reads.next_due)
 
     # --- the two connections
 
@@ -355,8 +355,13 @@ def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         type(op) in _NEEDS_WORKER or getattr(op, "own", False) for op in batch.operations
     ):
         number, epoch = batch.worker
-        if workers.fence(db, number, epoch, batch.now):
-            worker = number
+        # A claim that finds nothing must write nothing: idle workers would wake each other
+        # for ever.
+        if list(groups) == [Claim]:
+            may = workers.is_current(db, number, epoch)
+        else:
+            may = workers.fence(db, number, epoch, batch.now)
+        worker = number if may else None
     if worker is None:
         for kind in _NEEDS_WORKER:
             for index, _ in groups.pop(kind, ()):

@@ -36,6 +36,12 @@ def fence(db: sqlite3.Connection, worker: int, epoch: int, now: float) -> bool:
     return found.rowcount == 1
 
 
+def is_current(db: sqlite3.Connection, worker: int, epoch: int) -> bool:
+    """Whether the worker may still act, without a sign of life."""
+    found = db.execute("SELECT 1 FROM worker WHERE id = ? AND epoch = ?", (worker, epoch))
+    return found.fetchone() is not None
+
+
 def remove(db: sqlite3.Connection, worker: int) -> None:
     """Take a worker's row away; it must own nothing any more."""
     db.execute("DELETE FROM worker_flow WHERE worker = ?", (worker,))

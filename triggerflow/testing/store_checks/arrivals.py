@@ -245,16 +245,16 @@ def dispatch_applies_once(w: Bench) -> None:
 
 
 @check
-def dispatch_with_stale_registry(w: Bench) -> None:
-    """A dispatch planned with an older registry changes nothing and keeps its row."""
+def dispatch_remembers_its_generation(w: Bench) -> None:
+    """An outbox row says at which generation it was written; its firings keep that."""
     old = w.triggers("a")
     seq = w.ask(w.append("x", None)).seq or 0
     w.triggers("b")
     row = w.store.outbox(10)[0]
-    found = w.ask(Dispatch(row.id, seq, old, w.now, (w.fires("a", "i1"),)))
-    same("verdict", found.verdict, STALE)
-    same("outbox", w.store.outbox(10), [row])
-    same("instances", w.store.instances(), [])
+    same("the row", (row.registry, row.trigger_cid, row.spec), (old, None, None))
+    found = w.ask(Dispatch(row.id, seq, row.registry, w.now, (w.fires("a", "i1"),)))
+    same("verdict", found.verdict, APPLIED)
+    same("firings", [(f.trigger, f.registry) for f in w.store.firings("cid-x")], [("a", old)])
 
 
 @check

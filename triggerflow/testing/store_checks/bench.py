@@ -21,7 +21,7 @@ from triggerflow.store.operations import (
     Verdict,
 )
 from triggerflow.store.protocol import Store
-from triggerflow.store.records import Claimed, InstanceRecord
+from triggerflow.store.records import Claimed, InstanceRecord, NewTrigger
 
 MakeStore = Callable[[], Store]
 Worker = tuple[int, int]
@@ -95,7 +95,12 @@ class Bench:
     # --- arrivals
 
     def triggers(self, *names: str, spec: str = "one") -> int:
-        rows = [(name, f"cid-{name}-{spec}", f"{name} {spec}".encode()) for name in names]
+        rows = [
+            NewTrigger(
+                name, f"cid-{name}-{spec}", f"{name} {spec}".encode(), f"means {name} {spec}"
+            )
+            for name in names
+        ]
         return self.store.sync_triggers(rows, now=self.now)
 
     def new(self, id: str, flow: str = "welcome", version: int | None = 1, **parts: Any) -> Any:

@@ -6,7 +6,7 @@ from triggerflow.store.operations import (
     Claim,
     Release,
 )
-from triggerflow.store.records import CRASH_LIMIT
+from triggerflow.store.records import CRASH_LIMIT, NewTrigger
 from triggerflow.testing.store_checks.bench import (
     APPLIED,
     DUPLICATE,
@@ -197,6 +197,32 @@ def sync_supersedes_by_name(w: Bench) -> None:
     same("firing", [f.trigger_cid for f in w.store.firings("cid-x")], ["cid-a-one"])
     landed = w.ask(w.append("y", [w.fires("a", "i2", "two")], second))
     same("an append planned with the new one", landed.verdict, APPLIED)
+
+
+@check
+def sync_supersedes_by_meaning(w: Bench) -> None:
+    """A trigger under a new name takes the place of its old name; both never fire."""
+    w.store.sync_triggers([NewTrigger("old", "cid-1", b"1", "the meaning")], now=w.now)
+    number = w.store.sync_triggers([NewTrigger("new", "cid-2", b"2", "the meaning")], now=w.now)
+    same("current", [t.name for t in w.store.registry()[1]], ["new"])
+    same("generation", w.store.registry()[0], number)
+    w.store.sync_triggers([NewTrigger("old", "cid-1", b"1", "the meaning")], now=w.now)
+    same("and back", [t.name for t in w.store.registry()[1]], ["old"])
+
+
+@check
+def triggers_of_an_earlier_generation(w: Bench) -> None:
+    """What was current at a generation can still be asked for."""
+    first = w.triggers("a", "b")
+    second = w.triggers("a", spec="two")
+    third = w.triggers("c")
+    found = [
+        [(t.name, t.cid) for t in w.store.triggers_at(number)]
+        for number in (first, second, third)
+    ]
+    a, b = ("a", "cid-a-one"), ("b", "cid-b-one")
+    two, c = ("a", "cid-a-two"), ("c", "cid-c-one")
+    same("by generation", found, [[a, b], [b, two], [b, two, c]])
 
 
 @check

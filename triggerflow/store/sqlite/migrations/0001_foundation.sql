@@ -40,17 +40,21 @@ CREATE TABLE activity (
     depth INTEGER NOT NULL DEFAULT 0
 );
 
--- All triggers ever registered; state: active, paused, draining, superseded.
+-- All triggers ever registered; state: active, paused, draining, superseded. registry and
+-- retired are the generations from which on, and before which, it is current.
 CREATE TABLE trigger_spec (
     id INTEGER PRIMARY KEY,
     cid TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
+    meaning TEXT NOT NULL,
     spec BLOB NOT NULL,
     state TEXT NOT NULL,
     registered REAL NOT NULL,
-    registry INTEGER NOT NULL
+    registry INTEGER NOT NULL,
+    retired INTEGER
 );
 CREATE UNIQUE INDEX trigger_current ON trigger_spec (name) WHERE state <> 'superseded';
+CREATE UNIQUE INDEX trigger_meaning ON trigger_spec (meaning) WHERE state <> 'superseded';
 
 -- The audit, and the guard against firing twice: one row a pair, for ever.
 CREATE TABLE firing (
@@ -70,6 +74,7 @@ CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     activity INTEGER NOT NULL,
     trigger_spec INTEGER,
+    registry INTEGER NOT NULL,
     created REAL NOT NULL,
     owner INTEGER
 );

@@ -20,6 +20,7 @@ from triggerflow.triggers import Guard, Trigger, define_trigger
 if TYPE_CHECKING:
     import pluggy
 
+    from triggerflow.aio import AsyncioClient
     from triggerflow.client import Client
     from triggerflow.core.activity import Activity
     from triggerflow.engine.engine import Engine
@@ -248,6 +249,15 @@ class App:
         from triggerflow.client import Client
 
         return Client(self, work=work, **settings)
+
+    def asyncio_client(self, *, work: bool = True, **settings: Any) -> AsyncioClient:
+        """A client for asyncio: ``async with app.asyncio_client() as client``.
+
+        The engine runs in a thread of its own; the verbs are the engine's, to be awaited.
+        """
+        from triggerflow.aio import AsyncioClient
+
+        return AsyncioClient(self, work=work, **settings)
 
     def _code(self) -> Code:
         from triggerflow.engine.settings import Code

@@ -1,7 +1,7 @@
 """The blocking client: an engine in a thread of its own, the same verbs without ``await``.
 
-`EngineThread` is the thread; the blocking client and the one for asyncio both ask it. What
-they ask travels to the engine's loop in batches and comes back through a callback, exactly
+`EngineThread` is the thread; the blocking client and the one for asyncio both use it. What
+they call travels to the engine's loop in batches and comes back through a callback, exactly
 once, whatever becomes of the engine.
 """
 
@@ -66,10 +66,12 @@ class Client:
         in each process that asks for one. Without `close` the engine ends with the process.
 
         Raises:
-            StoreError: the store can't be opened.
+            StoreError: the store can't be opened, or was before this process was forked.
         """
         with self._guard():
-            if self._thread is None or self._thread.pid != os.getpid():
+            if self._thread is not None:
+                self._thread.check_process()
+            else:
                 thread = EngineThread(self._app, self._settings)
                 try:
                     thread.ready.result()
@@ -82,11 +84,13 @@ class Client:
     def close(self) -> None:
         """End the engine and its thread; instances that run are handed back."""
         with self._guard():
-            thread, self._thread = self._thread, None
-        # A forked child has nothing to close: the thread is its parent's.
-        if thread is not None and thread.pid == os.getpid():
-            thread.stop()
-            thread.over.result()
+            thread = self._thread
+            # A forked child has nothing to close: the thread is its parent's.
+            if thread is None or thread.pid != os.getpid():
+                return
+            self._thread = None
+        thread.stop()
+        thread.over.result()
 
     def _guard(self) -> threading.Lock:
         return self._guards.setdefault(os.getpid(), threading.Lock())
@@ -107,7 +111,7 @@ class Client:
             else:
                 result.set_exception(error)
 
-        call = thread.ask(verb, work, deliver)
+        call = thread.call(verb, work, deliver)
         try:
             return result.result()
         finally:
@@ -227,7 +231,24 @@ class EngineThread:
 
     # --- from any thread
 
-    def ask(
+    def check_process(self) -> None:
+        """Refuse to serve a forked child: it has neither this thread nor its connections.
+
+        A connection of its own would not do for SQLite: the child inherits what the
+        library knew of locks at the fork, and may find the file locked for ever.
+
+        Raises:
+            StoreError: the engine belongs to the process that this one was forked from.
+        """
+        if self.pid != os.getpid():
+            store = self._app.store
+            raise StoreError(
+                store if isinstance(store, str) else getattr(store, "url", repr(store)),
+                "was opened before this process was forked",
+                "fork first, then open it in each process",
+            )
+
+    def call(
         self,
         verb: str,
         work: Callable[[Engine], Awaitable[T]],
@@ -238,13 +259,7 @@ class EngineThread:
         Raises:
             StoreError: the engine belongs to the process that this one was forked from.
         """
-        if self.pid != os.getpid():
-            store = self._app.store
-            raise StoreError(
-                store if isinstance(store, str) else getattr(store, "url", repr(store)),
-                "was opened before this process was forked",
-                "open a client in the child, after the fork",
-            )
+        self.check_process()
         call = Call(verb, work, deliver)
         self._post(partial(self._begin, call))
         return call

@@ -52,7 +52,8 @@ def environment(folder: Path) -> dict[str, str]:
         command.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{code}' \"$@\"\n")
         command.chmod(0o755)
     ours = {"PYTHONPATH": str(ROOT), "PATH": f"{command.parent}:{os.environ['PATH']}"}
-    plain = {"NO_COLOR": "1", "COLUMNS": "96"}
+    # Two versions of one length in one second would share their bytecode.
+    plain = {"NO_COLOR": "1", "COLUMNS": "96", "PYTHONDONTWRITEBYTECODE": "1"}
     settings = ("TRIGGERFLOW_APP", "TRIGGERFLOW_STORE")
     return {k: v for k, v in os.environ.items() if k not in settings} | ours | plain
 

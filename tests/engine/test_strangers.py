@@ -234,3 +234,44 @@ def test_urls_that_mean_something_else_are_refused(url):
     """A SQLite URL is a path; what looks like more is refused, with the way out."""
     with pytest.raises(tf.StoreError, match="memory://"):
         tf.App(url, entry_points=False).make_store()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"threads": 0}, {"lease": -1}, {"lease": "x"}, {"capacity": 0}, {"drain": -1}]
+)
+def test_settings_that_cannot_work_are_refused(new_app, live, settings):
+    """A setting out of range is refused by name when the app is opened."""
+
+    async def nothing(engine):
+        raise AssertionError
+
+    with pytest.raises(tf.DefinitionError, match=next(iter(settings))):
+        live(new_app(), nothing, **settings)
+
+
+def test_arguments_of_the_wrong_kind_are_refused(new_app, live):
+    """What is no flow, id, status, key or page of documents is refused with words."""
+    app = new_app()
+
+    @app.flow
+    def flow(_):
+        return 1
+        yield
+
+    async def scenario(engine):
+        for wrong in (
+            lambda: engine.start(5),
+            lambda: engine.start(flow, key=""),
+            lambda: engine.get(5),
+            lambda: engine.append_many(FOLLOW),
+        ):
+            with pytest.raises(tf.DefinitionError):
+                await wrong()
+        with pytest.raises(tf.DefinitionError, match="running, waiting"):
+            engine.instances(status="nope")
+        await engine.start(flow)
+        return [each.flow async for each in engine.instances(flow=flow)]
+
+    assert live(app, scenario) == ["flow"]
+    with pytest.raises(tf.DefinitionError, match="lambda"):
+        app.flow(lambda _: None)

@@ -11,8 +11,8 @@ from triggerflow.core.log import decode_pending
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
 from triggerflow.engine.views import Instance
-from triggerflow.errors import UnknownInstance
-from triggerflow.store.records import ENDED
+from triggerflow.errors import DefinitionError, UnknownInstance
+from triggerflow.store.records import ENDED, STATUSES
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 PAGE: Final = 100
 _ID_LENGTH: Final = 20
+
+
+def flow_name(flow: Any) -> str:
+    """The name of a flow that is given as itself or by its name.
+
+    Raises:
+        DefinitionError: it is neither.
+    """
+    name = flow if isinstance(flow, str) else getattr(flow, "name", None)
+    if not isinstance(name, str):
+        raise DefinitionError("flow", f"found {flow!r:.80}, expected a flow or its name")
+    return name
 
 
 class Instances:
@@ -70,6 +82,8 @@ class Asking:
         Raises:
             UnknownInstance: none fits, or several do.
         """
+        if not isinstance(id, str):
+            raise DefinitionError("instance id", f"found {id!r:.80}, expected a text")
         if len(id) >= _ID_LENGTH:
             return id
         found = await self._reader.ask(lambda: self._store.ids(id)) if id else []
@@ -122,10 +136,21 @@ class Asking:
         self,
         *,
         status: str | None = None,
-        flow: str | None = None,
+        flow: Any = None,
         key: str | None = None,
     ) -> Instances:
-        """Iterate over instances with ``async for``, oldest first, a page at a time."""
+        """Iterate over instances with ``async for``, oldest first, a page at a time.
+
+        Args:
+            status: only those of this status.
+            flow: only those of this flow: a flow, or its name.
+            key: only those with this business key.
+        """
+        if status is not None and status not in STATUSES:
+            raise DefinitionError(
+                "instances(status=)", f"found {status!r}, expected {', '.join(STATUSES)}"
+            )
+        flow = None if flow is None else flow_name(flow)
         return Instances(
             self._page, {"status": status, "flow": flow, "key": key}, self._code.codec
         )

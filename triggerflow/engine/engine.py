@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -13,13 +13,20 @@ import trio
 from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
+from triggerflow.engine.asking import flow_name
 from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Instance, Rejected
-from triggerflow.errors import EngineClosed, KeyTaken, UnknownFlow, WaitTimedOut
+from triggerflow.errors import (
+    DefinitionError,
+    EngineClosed,
+    KeyTaken,
+    UnknownFlow,
+    WaitTimedOut,
+)
 from triggerflow.store.operations import NewInstance, Outcome, Start, Verdict
 from triggerflow.store.records import ENDED, NewTrigger
 
@@ -27,9 +34,6 @@ if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
-
-# How long a closing engine waits for steps that run.
-_DRAIN: Final = 2.0
 
 
 class Engine(Sending):
@@ -146,7 +150,7 @@ class Engine(Sending):
         executor = self._executor
         if executor is not None:
             executor.draining = True
-            with trio.move_on_after(_DRAIN):
+            with trio.move_on_after(self._settings.drain):
                 await executor.quiet()
             executor.performer.close()
             executor.drop_all()
@@ -252,6 +256,8 @@ class Engine(Sending):
 
         One that is refused does not hinder the others: its result is a `Rejected`.
         """
+        if isinstance(activities, Mapping | str | bytes):
+            raise DefinitionError("append_many", "found one document, expected many")
         found: list[Appended | Rejected] = []
         page: list[object] = []
         for activity in activities:
@@ -303,7 +309,9 @@ class Engine(Sending):
             KeyTaken: the key is held by an instance with another input.
             EncodingRefused: the input can't be kept.
         """
-        name = flow if isinstance(flow, str) else flow.name
+        name = flow_name(flow)
+        if key == "":
+            raise DefinitionError("start(key=)", "found an empty key")
         if version is None and not isinstance(flow, str):
             version = flow.version
         known = self._code.flows.find(name, version)

@@ -150,6 +150,8 @@ class Keeper:
                     # work behind are looked for once.
                     next_beat = math.inf if math.isinf(beat) else now + min(beat, 1.0)
                     await self._keep_lease()
+                    # A floor: a wake-up that got lost costs a second, not the flow.
+                    self._work = True
                 await self._round()
             except EngineClosed:
                 return
@@ -230,9 +232,11 @@ class Keeper:
         self.parked(found.next_due)
         self._executor.load(found.claimed)
         self._work = self._work or found.more
-        if found.suspects and self._executor.owned:
-            # They run alone, so nothing new is taken until this worker is empty.
-            self._emptying = self._work = True
+        if found.suspects:
+            # They run alone, so nothing new is taken until this worker is empty. It may be
+            # so by now, though it wasn't when the claim was sent.
+            self._work = True
+            self._emptying = bool(self._executor.owned)
 
     async def _keep_lease(self) -> None:
         """Show that we live, and free what the dead owned."""

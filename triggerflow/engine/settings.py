@@ -9,11 +9,22 @@ import attrs
 
 from triggerflow.core.codec import Limits, ValueCodec
 from triggerflow.engine.clock import Clock, SystemClock
+from triggerflow.errors import DefinitionError
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.triggers import Guard, Trigger
+
+
+def _at_least(lowest: float) -> Callable[[Any, Any, Any], None]:
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < lowest:
+            raise DefinitionError(
+                f"setting {attribute.name}", f"found {value!r}, expected {lowest:g} or more"
+            )
+
+    return check
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +39,8 @@ class Settings:
         keep_warm: how many parked instances keep their live replay.
         lease: seconds without a sign of life after which a worker counts as dead.
         guard_limit: seconds that a guard may take.
+        drain: seconds that a closing engine waits for steps that run; one that runs on is
+            given up, and runs again when its instance is claimed.
         limits: size and depth of documents.
         always_replay: re-drive from the stored log before every turn, so that code which
             isn't deterministic blocks at once instead of at the next crash: for tests.
@@ -37,11 +50,12 @@ class Settings:
 
     work: bool = True
     deferred: bool = False
-    threads: int = 32
-    capacity: int = 2000
-    keep_warm: int = 1000
-    lease: float = 30.0
-    guard_limit: float = 5.0
+    threads: int = attrs.field(default=32, validator=_at_least(1))
+    capacity: int = attrs.field(default=2000, validator=_at_least(1))
+    keep_warm: int = attrs.field(default=1000, validator=_at_least(0))
+    lease: float = attrs.field(default=30.0, validator=_at_least(0.1))
+    guard_limit: float = attrs.field(default=5.0, validator=_at_least(0))
+    drain: float = attrs.field(default=2.0, validator=_at_least(0))
     limits: Limits = attrs.field(factory=Limits)
     always_replay: bool = False
     inline: bool = False

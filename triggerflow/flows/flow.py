@@ -110,6 +110,8 @@ def define_flow(
             "write `def` and `yield tf.call(...)`; the steps that it calls may be async",
         )
     checked_name(label, what)
+    if label == "<lambda>":
+        raise DefinitionError(what, "a lambda has no name", "write a def, or give name=")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DefinitionError(
             what, f"version is {version!r}, expected a whole number from 1 up"

@@ -11,39 +11,23 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from triggerflow.errors import StoreError
-from triggerflow.store.operations import (
-    Append,
-    Batch,
-    Block,
-    Claim,
-    Dispatch,
-    Outcome,
-    Release,
-    Send,
-    Start,
-    Terminate,
-    Turn,
-    Unblock,
-    Verdict,
-)
 from triggerflow.store.sqlite import (
-    arrivals,
-    claims,
-    messages,
     reads,
     registry,
     schema,
     turns,
     workers,
 )
+from triggerflow.store.sqlite.batch import carry_out
 from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
 
 if TYPE_CHECKING:
+    from triggerflow.store.operations import Batch, Outcome
     from triggerflow.store.records import (
         ActivityRecord,
         Counts,
@@ -59,8 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NEEDS_WORKER: Final = (Turn, Block, Release, Claim)
-_WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA temp_store = MEMORY",
@@ -152,7 +134,7 @@ class SqliteStore:
 
     def commit(self, batch: Batch) -> list[Outcome]:
         """Carry out a batch in one transaction; see `Store.commit`."""
-        return self._write(lambda db: _carry_out(db, batch))
+        return self._write(lambda db: carry_out(db, batch))
 
     def register_worker(
         self, *, build: str, flows: Iterable[tuple[str, int]], now: float
@@ -295,7 +277,7 @@ class SqliteStore:
     # --- the two connections
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._write_guard, self._lock().turn():
+        with self._write_guard, self._lock().turn(), self._worded():
             db = self._writer()
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -313,7 +295,16 @@ class SqliteStore:
             if self._reader is None:
                 raise StoreError(self.url, "is not open")
             self._check_process()
-            return work(self._reader)
+            with self._worded():
+                return work(self._reader)
+
+    @contextlib.contextmanager
+    def _worded(self) -> Iterator[None]:
+        """SQLite's errors as ours: the disk is full, the file is gone or damaged."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(self.url, f"{type(error).__name__}: {error}") from error
 
     def _writer(self) -> sqlite3.Connection:
         if self._db is None:
@@ -342,51 +333,6 @@ def _snapshot(db: sqlite3.Connection) -> Any:
         yield
     finally:
         db.execute("COMMIT")
-
-
-def _carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
-    outcomes: list[Any] = [None] * len(batch.operations)
-    groups: dict[type, list[tuple[int, Any]]] = {}
-    for index, op in enumerate(batch.operations):
-        kind = Turn if type(op) is Block else type(op)
-        groups.setdefault(kind, []).append((index, op))
-    worker = None
-    if batch.worker is not None and any(
-        type(op) in _NEEDS_WORKER or getattr(op, "own", False) for op in batch.operations
-    ):
-        number, epoch = batch.worker
-        # A claim that finds nothing must write nothing: idle workers would wake each other
-        # for ever.
-        if list(groups) == [Claim]:
-            may = workers.is_current(db, number, epoch)
-        else:
-            may = workers.fence(db, number, epoch, batch.now)
-        worker = number if may else None
-    if worker is None:
-        for kind in _NEEDS_WORKER:
-            for index, _ in groups.pop(kind, ()):
-                outcomes[index] = _WORKER_FENCED
-    if Turn in groups and worker is not None:
-        turns.turns(db, worker, groups[Turn], outcomes)
-    if Append in groups:
-        arrivals.append(db, worker, groups[Append], outcomes)
-    if Start in groups:
-        arrivals.start(db, worker, groups[Start], outcomes)
-    if Dispatch in groups:
-        arrivals.dispatch(db, groups[Dispatch], outcomes)
-    if Send in groups:
-        messages.send(
-            db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes
-        )
-    for index, op in groups.get(Unblock, ()):
-        outcomes[index] = messages.unblock(db, op)
-    for index, op in groups.get(Terminate, ()):
-        outcomes[index] = messages.terminate(db, op)
-    if Release in groups and worker is not None:
-        turns.release(db, worker, groups[Release], outcomes)
-    if Claim in groups and worker is not None:
-        claims.claim(db, worker, groups[Claim], outcomes)
-    return outcomes
 
 
 def _woken(db: sqlite3.Connection, worker: int) -> list[tuple[int, list[InboxRow]]]:

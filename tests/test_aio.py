@@ -657,6 +657,7 @@ PRELUDE = """
 
     def in_child(work, end=sys.exit):
         reader, writer = os.pipe()
+        sys.stdout.flush()  # or the child says it again
         child = os.fork()
         if child == 0:
             try:

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import triggerflow as tf
-from triggerflow.aio import AsyncioClient
 
 # --- what the service does --------------------------------------------------------------
 
@@ -78,7 +77,7 @@ def make_service(store):
 
     @contextlib.asynccontextmanager
     async def lifespan(service):
-        async with AsyncioClient(app) as client:
+        async with app.asyncio_client() as client:
             service.state.client = client
             yield
 

@@ -127,3 +127,29 @@ if __name__ == "__main__":
     random.seed(int(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder:
         trio.run(_main, Path(folder, "store.db"))
+
+
+@pytest.mark.parametrize("operation", ["open", "sync_triggers", "registry", "register_worker"])
+def test_store_that_fails_while_it_opens_is_let_go_and_opens_later(
+    tmp_path, monkeypatch, operation
+):
+    """A full disk at any point of the opening: its error comes out, and the file is free."""
+    path = tmp_path / "t.db"
+    app = _make(path, collections.Counter())
+    app.trigger("t", on="Follow", start="f")
+    store = app.store
+
+    def fails(*_, **__):
+        raise tf.StoreError(store.url, "the disk is full", "make room")
+
+    async def main():
+        with trio.fail_after(20):
+            with monkeypatch.context() as broken:
+                broken.setattr(store, operation, fails)
+                with pytest.raises(tf.StoreError, match="the disk is full"):
+                    async with app.open():
+                        pytest.fail("it opened")
+            async with app.open() as engine:
+                await engine.start("f", 1)
+
+    trio.run(main)

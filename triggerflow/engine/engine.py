@@ -79,7 +79,7 @@ class Engine(Sending):
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
         self._keeping = trio.CancelScope()
-        self._kept = trio.Event()
+        self._kept: trio.Event | None = None
 
     # --- opening and closing
 
@@ -135,14 +135,15 @@ class Engine(Sending):
             nursery=self._nursery,
         )
         await self._keeper.register()
-        self._nursery.start_soon(self._keep, self._keeper)
+        self._kept = trio.Event()
+        self._nursery.start_soon(self._keep, self._keeper, self._kept)
 
-    async def _keep(self, keeper: Keeper) -> None:
+    async def _keep(self, keeper: Keeper, kept: trio.Event) -> None:
         try:
             with self._keeping:
                 await keeper.run()
         finally:
-            self._kept.set()
+            kept.set()
 
     async def end(self) -> None:
         """Let running steps finish for a moment, hand instances back, close the store."""
@@ -156,7 +157,9 @@ class Engine(Sending):
             executor.drop_all()
             # Before the store closes: the keeper would ask a closed one.
             self._keeping.cancel()
-            await self._kept.wait()
+            # None: opening ended while it registered.
+            if self._kept is not None:
+                await self._kept.wait()
         self._reader.close()
         await self._committer.run(self._store.close)
         await self._committer.close()

@@ -132,7 +132,6 @@ class Engine(Sending):
             lease=settings.lease,
             capacity=settings.capacity,
             settled=self._settled,
-            nursery=self._nursery,
         )
         await self._keeper.register()
         self._kept = trio.Event()

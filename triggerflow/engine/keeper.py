@@ -47,7 +47,6 @@ class Keeper:
         lease: float,
         capacity: int,
         settled: Callable[[], None],
-        nursery: trio.Nursery,
     ) -> None:
         """
         Args:
@@ -65,7 +64,7 @@ class Keeper:
         self._lease = lease
         self._capacity = capacity
         self._settled = settled
-        self._nursery = nursery
+        self._nursery: trio.Nursery | None = None
         self._woken = trio.Event()
         self._work = True
         self._look_around = True
@@ -140,6 +139,12 @@ class Keeper:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        # What is dispatched beside the rounds ends with them: the store is closed next.
+        async with trio.open_nursery() as self._nursery:
+            await self._rounds()
+            self._nursery.cancel_scope.cancel()
+
+    async def _rounds(self) -> None:
         beat = self._lease / 3
         next_beat = trio.current_time()
         while True:
@@ -173,6 +178,7 @@ class Keeper:
         if self._dispatching and not self._dispatcher_runs:
             # Beside this loop: guards are the user's code and may take their time.
             self._dispatcher_runs = True
+            assert self._nursery is not None
             self._nursery.start_soon(self._dispatch_until_done)
         if self._work or self._is_due():
             await self._claim()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from triggerflow.client import Client
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
 
@@ -189,6 +191,15 @@ def _print_instances(session: Session, records: list[InstanceRecord]) -> None:
     )
 
 
+@contextlib.contextmanager
+def _addressed(session: Session, id: str) -> Iterator[tuple[Client, str]]:
+    """A client that can send to an instance but runs nothing, and the instance's full id."""
+    with session.asking() as store:
+        found = session.find(store, id).id
+    with session.client(with_app=False, work=False) as client:
+        yield client, found
+
+
 @click.command(short_help="Send a signal to an instance.")
 @click.argument("id")
 @click.argument("name")
@@ -201,9 +212,7 @@ def signal(
 ) -> None:
     """Send the signal NAME to an instance; it is kept until the flow waits for it."""
     value = _json_argument(payload, "payload")
-    with session.asking() as store:
-        found = session.find(store, id).id
-    with session.client(with_app=False, work=False) as client:
+    with _addressed(session, id) as (client, found):
         stored = client.signal(found, name, value, dedup=dedup)
     if as_json:
         print_json({"id": found, "signal": name, "stored": stored})
@@ -217,9 +226,7 @@ def signal(
 @pass_session
 def cancel(session: Session, id: str, as_json: bool) -> None:
     """Ask an instance to end: its flow gets FlowCancelled and may clean up."""
-    with session.asking() as store:
-        found = session.find(store, id).id
-    with session.client(with_app=False, work=False) as client:
+    with _addressed(session, id) as (client, found):
         first = client.cancel(found)
     if as_json:
         print_json({"id": found, "requested": first})
@@ -237,9 +244,7 @@ def retry(session: Session, id: str, as_json: bool) -> None:
     The step at fault gets fresh attempts; a flow whose own code raised goes on from there
     with the code that the workers run now.
     """
-    with session.asking() as store:
-        found = session.find(store, id).id
-    with session.client(with_app=False, work=False) as client:
+    with _addressed(session, id) as (client, found):
         client.retry(found)
     if as_json:
         print_json({"id": found, "requested": True})
@@ -253,9 +258,7 @@ def retry(session: Session, id: str, as_json: bool) -> None:
 @pass_session
 def unblock(session: Session, id: str, as_json: bool) -> None:
     """Let a blocked instance be tried again: its crashes and tried builds are forgotten."""
-    with session.asking() as store:
-        found = session.find(store, id).id
-    with session.client(with_app=False, work=False) as client:
+    with _addressed(session, id) as (client, found):
         client.unblock(found)
     if as_json:
         print_json({"id": found, "unblocked": True})
@@ -273,9 +276,7 @@ def terminate(session: Session, id: str, reason: str, as_json: bool) -> None:
 
     `cancel` lets the flow end by itself; a blocked instance can only be terminated.
     """
-    with session.asking() as store:
-        found = session.find(store, id).id
-    with session.client(with_app=False, work=False) as client:
+    with _addressed(session, id) as (client, found):
         client.terminate(found, reason)
     if as_json:
         print_json({"id": found, "terminated": True})

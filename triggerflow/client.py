@@ -8,31 +8,43 @@ once, whatever becomes of the engine.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import attrs
 import trio
 
 from triggerflow.engine.asking import PAGE
+from triggerflow.engine.engine import Engine
 from triggerflow.errors import EngineClosed, StoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from triggerflow.core.driver import Done, Failed, Suspended
-    from triggerflow.core.log import Entry
     from triggerflow.engine.asking import Instances
-    from triggerflow.engine.engine import Engine
-    from triggerflow.engine.views import Appended, Instance, Rejected
+    from triggerflow.engine.views import Instance
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _verb(
+    verb: Callable[Concatenate[Engine, P], Awaitable[T]],
+) -> Callable[Concatenate[Client, P], T]:
+    """A verb of the engine that blocks, with its signature and its description."""
+
+    @functools.wraps(verb)
+    def call(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client._call(  # noqa: SLF001
+            verb.__name__, lambda engine: verb(engine, *args, **kwargs)
+        )
+
+    return call
 
 
 class Client:
@@ -119,74 +131,29 @@ class Client:
             if not result.done():
                 thread.cancel(call)
 
-    # --- verbs
-
-    def append(self, activity: object) -> Appended:
-        """See `Engine.append`."""
-        return self._call("append", lambda engine: engine.append(activity))
-
-    def append_many(self, activities: Iterable[object]) -> list[Appended | Rejected]:
-        """See `Engine.append_many`."""
-        return self._call("append_many", lambda engine: engine.append_many(activities))
-
-    def start(self, flow: Any, input: Any = None, **options: Any) -> str:
-        """See `Engine.start`."""
-        return self._call("start", lambda engine: engine.start(flow, input, **options))
-
-    def signal(
-        self, id: str | None = None, name: str = "", payload: Any = None, **where: Any
-    ) -> bool:
-        """See `Engine.signal`."""
-        return self._call("signal", lambda engine: engine.signal(id, name, payload, **where))
-
-    def complete(self, id: str, tag: str, value: Any = None) -> None:
-        """See `Engine.complete`."""
-        self._call("complete", lambda engine: engine.complete(id, tag, value))
-
-    def cancel(self, id: str) -> bool:
-        """See `Engine.cancel`."""
-        return self._call("cancel", lambda engine: engine.cancel(id))
-
-    def retry(self, id: str) -> None:
-        """See `Engine.retry`."""
-        self._call("retry", lambda engine: engine.retry(id))
-
-    def terminate(self, id: str, reason: str = "") -> None:
-        """See `Engine.terminate`."""
-        self._call("terminate", lambda engine: engine.terminate(id, reason))
-
-    def unblock(self, id: str) -> None:
-        """See `Engine.unblock`."""
-        self._call("unblock", lambda engine: engine.unblock(id))
-
-    def get(self, id: str) -> Instance:
-        """See `Engine.get`."""
-        return self._call("get", lambda engine: engine.get(id))
-
-    def log(self, id: str) -> list[Entry]:
-        """See `Engine.log`."""
-        return self._call("log", lambda engine: engine.log(id))
-
-    def replay(self, id: str) -> Done | Failed | Suspended:
-        """See `Engine.replay`."""
-        return self._call("replay", lambda engine: engine.replay(id))
+    append = _verb(Engine.append)
+    append_many = _verb(Engine.append_many)
+    start = _verb(Engine.start)
+    signal = _verb(Engine.signal)
+    complete = _verb(Engine.complete)
+    cancel = _verb(Engine.cancel)
+    terminate = _verb(Engine.terminate)
+    retry = _verb(Engine.retry)
+    unblock = _verb(Engine.unblock)
+    get = _verb(Engine.get)
+    log = _verb(Engine.log)
+    replay = _verb(Engine.replay)
+    wait = _verb(Engine.wait)
+    run_until_idle = _verb(Engine.run_until_idle)
 
     def instances(self, **where: Any) -> Iterator[Instance]:
-        """See `Engine.instances`."""
+        """See `Engine.instances`; iterate with a plain ``for``."""
         found = self._call("instances", _now(lambda engine: engine.instances(**where)))
         while True:
             page = self._call("instances", lambda _: read_page(found))
             yield from page
             if len(page) < PAGE:
                 return
-
-    def wait(self, id: str, *, timeout: timedelta | float | None = None) -> Instance:
-        """See `Engine.wait`."""
-        return self._call("wait", lambda engine: engine.wait(id, timeout=timeout))
-
-    def run_until_idle(self) -> None:
-        """See `Engine.run_until_idle`."""
-        self._call("run_until_idle", lambda engine: engine.run_until_idle())
 
 
 @attrs.define(eq=False)
@@ -261,7 +228,7 @@ class EngineThread:
         """
         self.check_process()
         call = Call(verb, work, deliver)
-        self._post(partial(self._begin, call))
+        self._post(functools.partial(self._begin, call))
         return call
 
     def cancel(self, call: Call) -> None:

@@ -28,11 +28,7 @@ _OUTBOX_PAGE: Final = 100
 
 
 class Keeper:
-    """Keeps a working engine supplied with work. Runs on the loop's thread.
-
-    Attributes:
-        idle: nothing is runnable, owned, or deferred, as far as this worker can tell.
-    """
+    """Keeps a working engine supplied with work. Runs on the loop's thread."""
 
     def __init__(
         self,

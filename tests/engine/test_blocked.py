@@ -18,6 +18,12 @@ async def _look(engine):
     return [each async for each in engine.instances()]
 
 
+async def _park(engine):
+    id = await engine.start("f")
+    await engine.run_until_idle()
+    return id
+
+
 # --- unknown
 
 
@@ -138,12 +144,7 @@ def test_changed_flow_blocks_a_parked_instance_and_the_right_code_heals_it(
     """Each of five changes is seen at the claim; the reason is readable; no work is lost."""
     store = make_store()
 
-    async def park(engine):
-        id = await engine.start("f")
-        await engine.run_until_idle()
-        return id
-
-    id = live(_changing(new_app, store, "right", _original), park)
+    id = live(_changing(new_app, store, "right", _original), _park)
 
     async def send(engine):
         await engine.signal(id, "go", 9)
@@ -220,12 +221,7 @@ def test_a_build_is_tried_once(new_app, live):
     store = MemoryStore()
     drives = []
 
-    async def park(engine):
-        id = await engine.start("f")
-        await engine.run_until_idle()
-        return id
-
-    id = live(_changing(new_app, store, "right", _original, drives=drives), park)
+    id = live(_changing(new_app, store, "right", _original, drives=drives), _park)
 
     async def poke(engine):
         await engine.signal(id, "go", 9)
@@ -243,12 +239,7 @@ def test_two_wrong_builds_do_not_play_ping_pong(new_app, live):
     store = MemoryStore()
     drives = []
 
-    async def park(engine):
-        id = await engine.start("f")
-        await engine.run_until_idle()
-        return id
-
-    id = live(_changing(new_app, store, "right", _original, drives=drives), park)
+    id = live(_changing(new_app, store, "right", _original, drives=drives), _park)
 
     async def poke(engine):
         await engine.signal(id, "go", 9)
@@ -266,12 +257,7 @@ def test_blocked_instance_keeps_its_messages(new_app, live):
     """Signals and a cancel that come while it is blocked are taken once it is healed."""
     store = MemoryStore()
 
-    async def park(engine):
-        id = await engine.start("f")
-        await engine.run_until_idle()
-        return id
-
-    id = live(_changing(new_app, store, "right", _original), park)
+    id = live(_changing(new_app, store, "right", _original), _park)
 
     async def poke(engine):
         assert await engine.signal(id, "go", "kept", dedup="d")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.cli.render import age, cut, duration, failure_text, short
+from triggerflow.engine.views import pending_of
 from triggerflow.errors import TriggerflowError
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
     from triggerflow.core.failure import Failure
-    from triggerflow.core.log import Pending
     from triggerflow.store.records import InstanceRecord
 
 _REMEDIES = {
@@ -41,16 +41,6 @@ def decoded(blob: bytes | None, codec: ValueCodec) -> Any:
         return codec.decode(blob)
     except TriggerflowError as error:
         return Unreadable(str(error))
-
-
-def pending_of(record: InstanceRecord, codec: ValueCodec) -> dict[str, Pending]:
-    """What an instance waits for; nothing once it has ended."""
-    from triggerflow.core.log import decode_pending
-    from triggerflow.store.records import ENDED
-
-    if record.pending is None or record.status in ENDED:
-        return {}
-    return decode_pending(codec.decode(record.pending))
 
 
 def failure_of(record: InstanceRecord, codec: ValueCodec) -> Failure | None:

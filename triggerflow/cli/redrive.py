@@ -17,6 +17,7 @@ from triggerflow.core.driver import Done, Failed, Replay, Suspended
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, decode_pending
 from triggerflow.engine.running import entry_of
 from triggerflow.errors import TriggerflowError
+from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -285,7 +286,7 @@ def _differences(
 ) -> list[str]:
     record, codec = case.record, case.codec
     status = _status(outcome)
-    ended = record.status in ("done", "failed", "cancelled")
+    ended = record.status in ENDED
     if ended and isinstance(outcome, Suspended) and _was_terminated(record, codec):
         # Its code never came to an end, so there is no more to compare than the log.
         return []

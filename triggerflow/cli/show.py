@@ -13,7 +13,6 @@ from triggerflow.cli.described import (
     failure_of,
     flow_label,
     instance_model,
-    pending_of,
     remedy,
     until,
 )
@@ -31,6 +30,7 @@ from triggerflow.cli.render import (
     status_cell,
 )
 from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
+from triggerflow.engine.views import pending_of
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec

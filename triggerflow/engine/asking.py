@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from triggerflow.core.driver import drive
-from triggerflow.core.log import decode_pending
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
-from triggerflow.engine.views import Instance
+from triggerflow.engine.views import Instance, pending_of
 from triggerflow.errors import DefinitionError, UnknownInstance
-from triggerflow.store.records import ENDED, STATUSES
+from triggerflow.store.records import STATUSES
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -118,9 +117,6 @@ class Asking:
         record = await self._record(id)
         rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
         codec = self._code.codec
-        pending = None
-        if record.pending is not None and record.status not in ENDED:
-            pending = decode_pending(codec.decode(record.pending))
         return drive(
             self._code.flows.get(record.flow, record.version),
             codec.decode(record.input),
@@ -128,7 +124,7 @@ class Asking:
             seed=record.seed,
             generation=record.generation,
             started=record.started,
-            pending=pending,
+            pending=pending_of(record, codec),
             codec=codec,
         )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from triggerflow.core.failure import Failure
-from triggerflow.core.log import decode_pending
+from triggerflow.core.log import Pending, decode_pending
+from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,7 @@ class Instance:
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
-        return self.status in ("done", "failed", "cancelled")
+        return self.status in ENDED
 
     @classmethod
     def of(cls, record: InstanceRecord, codec: ValueCodec) -> Instance:
@@ -125,10 +126,6 @@ class Instance:
         failure = None
         if record.status in ("failed", "cancelled") and value is not None:
             failure = Failure.from_record(value)
-        over = record.status in ("done", "failed", "cancelled")
-        pending = {}
-        if record.pending is not None and not over:
-            pending = decode_pending(codec.decode(record.pending))
         return cls(
             id=record.id,
             flow=record.flow,
@@ -139,7 +136,7 @@ class Instance:
             failure=failure,
             cause=record.cause,
             reason=record.reason,
-            waiting=tuple(pending),
+            waiting=tuple(pending_of(record, codec)),
             key=record.key,
             namespace=record.namespace,
             correlation_id=record.correlation_id,
@@ -161,3 +158,10 @@ def appended(cid: str, seq: int, *, duplicate: bool, firings: Sequence[Any] | No
     """An `Appended` of stored records."""
     found = None if firings is None else tuple(Firing.of(record) for record in firings)
     return Appended(cid, seq, duplicate, found)
+
+
+def pending_of(record: InstanceRecord, codec: ValueCodec) -> dict[str, Pending]:
+    """What an instance waits for; nothing before its first turn and once it has ended."""
+    if record.pending is None or record.status in ENDED:
+        return {}
+    return decode_pending(codec.decode(record.pending))

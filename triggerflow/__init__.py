@@ -11,15 +11,17 @@ if _TYPE_CHECKING:
     from triggerflow.app import App as App
     from triggerflow.client import Client as Client
     from triggerflow.core.activity import Activity as Activity
+    from triggerflow.core.children import ChildRef as ChildRef
+    from triggerflow.core.children import cancel as cancel
+    from triggerflow.core.children import child as child
+    from triggerflow.core.children import join as join
+    from triggerflow.core.children import spawn as spawn
     from triggerflow.core.codec import CID as CID
     from triggerflow.core.codec import cid_of as cid_of
     from triggerflow.core.codec import decode_document as decode_document
     from triggerflow.core.codec import encode_document as encode_document
     from triggerflow.core.codec import parse_json as parse_json
-    from triggerflow.core.driver import Done as Done
-    from triggerflow.core.driver import Failed as Failed
     from triggerflow.core.driver import Replay as Replay
-    from triggerflow.core.driver import Suspended as Suspended
     from triggerflow.core.driver import drive as drive
     from triggerflow.core.durations import days as days
     from triggerflow.core.durations import hours as hours
@@ -29,9 +31,19 @@ if _TYPE_CHECKING:
     from triggerflow.core.failure import Failure as Failure
     from triggerflow.core.log import Entry as Entry
     from triggerflow.core.log import Pending as Pending
+    from triggerflow.core.messages import emit as emit
+    from triggerflow.core.messages import set_attributes as set_attributes
+    from triggerflow.core.messages import signal as signal
+    from triggerflow.core.outcomes import Continued as Continued
+    from triggerflow.core.outcomes import Done as Done
+    from triggerflow.core.outcomes import Failed as Failed
+    from triggerflow.core.outcomes import Suspended as Suspended
     from triggerflow.core.retry import RetryAfter as RetryAfter
     from triggerflow.core.retry import RetryPolicy as RetryPolicy
+    from triggerflow.core.sagas import compensate as compensate
+    from triggerflow.core.sagas import compensate_all as compensate_all
     from triggerflow.core.verbs import call as call
+    from triggerflow.core.verbs import continue_as_new as continue_as_new
     from triggerflow.core.verbs import gather as gather
     from triggerflow.core.verbs import inbox as inbox
     from triggerflow.core.verbs import now as now
@@ -50,6 +62,7 @@ if _TYPE_CHECKING:
     from triggerflow.engine.views import Instance as Instance
     from triggerflow.engine.views import Rejected as Rejected
     from triggerflow.errors import ActivityRejected as ActivityRejected
+    from triggerflow.errors import ChildFailed as ChildFailed
     from triggerflow.errors import DecodingRefused as DecodingRefused
     from triggerflow.errors import DefinitionError as DefinitionError
     from triggerflow.errors import Diverged as Diverged
@@ -73,6 +86,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import StepFailed as StepFailed
     from triggerflow.errors import StoreError as StoreError
     from triggerflow.errors import TimedOut as TimedOut
+    from triggerflow.errors import TooDeep as TooDeep
     from triggerflow.errors import TriggerflowError as TriggerflowError
     from triggerflow.errors import UnknownFlow as UnknownFlow
     from triggerflow.errors import UnknownInstance as UnknownInstance
@@ -85,11 +99,13 @@ if _TYPE_CHECKING:
     from triggerflow.triggers import Trigger as Trigger
     from triggerflow.triggers import compile_pattern as compile_pattern
     from triggerflow.triggers import define_trigger as define_trigger
+    from triggerflow.triggers import wait_activity as wait_activity
 
 _HOMES = {
     "triggerflow.app": ("App",),
     "triggerflow.client": ("Client",),
     "triggerflow.core.activity": ("Activity",),
+    "triggerflow.core.children": ("ChildRef", "cancel", "child", "join", "spawn"),
     "triggerflow.core.codec": (
         "CID",
         "cid_of",
@@ -97,14 +113,18 @@ _HOMES = {
         "encode_document",
         "parse_json",
     ),
-    "triggerflow.core.driver": ("Done", "Failed", "Replay", "Suspended", "drive"),
+    "triggerflow.core.driver": ("Replay", "drive"),
     "triggerflow.core.durations": ("days", "hours", "minutes"),
     "triggerflow.core.effects": ("Signal", "Won"),
     "triggerflow.core.failure": ("Failure",),
     "triggerflow.core.log": ("Entry", "Pending"),
+    "triggerflow.core.messages": ("emit", "set_attributes", "signal"),
+    "triggerflow.core.outcomes": ("Continued", "Done", "Failed", "Suspended"),
     "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
+    "triggerflow.core.sagas": ("compensate", "compensate_all"),
     "triggerflow.core.verbs": (
         "call",
+        "continue_as_new",
         "gather",
         "inbox",
         "now",
@@ -122,6 +142,7 @@ _HOMES = {
     "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Rejected"),
     "triggerflow.errors": (
         "ActivityRejected",
+        "ChildFailed",
         "DecodingRefused",
         "DefinitionError",
         "Diverged",
@@ -145,6 +166,7 @@ _HOMES = {
         "StepFailed",
         "StoreError",
         "TimedOut",
+        "TooDeep",
         "TriggerflowError",
         "UnknownFlow",
         "UnknownInstance",
@@ -153,7 +175,13 @@ _HOMES = {
     "triggerflow.flows": ("Flow", "flow"),
     "triggerflow.flows.lint": ("trusted",),
     "triggerflow.hooks": ("hookimpl",),
-    "triggerflow.triggers": ("Guard", "Trigger", "compile_pattern", "define_trigger"),
+    "triggerflow.triggers": (
+        "Guard",
+        "Trigger",
+        "compile_pattern",
+        "define_trigger",
+        "wait_activity",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

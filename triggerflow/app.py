@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 import attrs
 
 from triggerflow.core.codec import ValueCodec
-from triggerflow.core.effects import OWN_CLASSES
+from triggerflow.core.given import OWN_CLASSES
 from triggerflow.errors import DefinitionError, DuplicateTrigger
 from triggerflow.flows import Flow, FlowRegistry, build_of, define_flow
 from triggerflow.plugins import make_manager, make_store, validate

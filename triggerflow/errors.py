@@ -308,6 +308,32 @@ class StepFailed(TriggerflowError):
 
 
 @attrs.define(eq=False)
+class ChildFailed(TriggerflowError):
+    """A child flow failed, was cancelled (`failure.kind`), or could not be started."""
+
+    flow: str
+    failure: Any
+
+    def __str__(self) -> str:
+        return f"child flow {self.flow!r} failed: {self.failure.type}: {self.failure.message}"
+
+
+@attrs.define(eq=False)
+class TooDeep(TriggerflowError):
+    """Children are nested too deep, or too many emitted activities led here."""
+
+    what: str
+    depth: int
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: depth {self.depth} is over the limit of {self.limit}; does a flow "
+            "start itself, or an activity lead to its like?"
+        )
+
+
+@attrs.define(eq=False)
 class TimedOut(TriggerflowError):
     """An effect's ``timeout=`` passed before its result came, and it had no ``default=``."""
 

@@ -292,7 +292,7 @@ def test_harness_sees_a_step_that_is_performed_before_its_commit(monkeypatch):
         replay = run.replay
         if run.busy or run.gone or replay is None:
             return
-        taken = turn_module.take(run, replay, codec=self._codec, now=self._clock.now())
+        taken = turn_module.take(run, replay, around=self._around, now=self._clock.now())
         early, taken.perform = taken.perform, []
         run.busy = True
         performer = self.performer
@@ -303,7 +303,7 @@ def test_harness_sees_a_step_that_is_performed_before_its_commit(monkeypatch):
 
         performer.start = at_once
         for tag in early:
-            self._perform(run, replay, tag)
+            self._starter.perform(run, replay, tag)
         self._committer.submit(
             taken.operation, lambda outcome: self._landed(run, replay, taken, outcome)
         )

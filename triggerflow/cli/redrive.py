@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from triggerflow.core.driver import Done, Failed, Replay, Suspended
+from triggerflow.core.driver import Replay
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, decode_pending
+from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
 from triggerflow.engine.running import entry_of
 from triggerflow.errors import TriggerflowError
 from triggerflow.store.records import ENDED
@@ -83,7 +84,7 @@ class Verdict:
         remark: what explains a comparison that can't be made.
     """
 
-    outcome: Done | Failed | Suspended | None
+    outcome: Done | Failed | Continued | Suspended | None
     waits: tuple[Wait, ...] = ()
     problem: TriggerflowError | None = None
     differences: tuple[str, ...] = ()
@@ -282,7 +283,9 @@ def verdict_of(case: Case, *, with_locals: bool = False) -> Verdict:
 
 
 def _differences(
-    case: Case, outcome: Done | Failed | Suspended, stored: dict[str, Pending] | None
+    case: Case,
+    outcome: Done | Failed | Continued | Suspended,
+    stored: dict[str, Pending] | None,
 ) -> list[str]:
     record, codec = case.record, case.codec
     status = _status(outcome)
@@ -294,7 +297,7 @@ def _differences(
         return [f"stored is {record.status}, your code now is {status}"]
     if isinstance(outcome, Suspended):
         return _pending_differences(outcome, stored or {})
-    if record.value is None:
+    if record.value is None or isinstance(outcome, Continued):
         return []
     kept = codec.decode(record.value)
     if isinstance(outcome, Done):
@@ -310,12 +313,12 @@ def _was_terminated(record: InstanceRecord, codec: ValueCodec) -> bool:
     return record.value is not None and codec.decode(record.value).get("type") == "Terminated"
 
 
-def _status(outcome: Done | Failed | Suspended) -> str:
+def _status(outcome: Done | Failed | Continued | Suspended) -> str:
     if isinstance(outcome, Done):
         return "done"
     if isinstance(outcome, Failed):
         return "cancelled" if outcome.failure.kind == "cancelled" else "failed"
-    return "suspended"
+    return "continued as new" if isinstance(outcome, Continued) else "suspended"
 
 
 def _pending_differences(outcome: Suspended, stored: dict[str, Pending]) -> list[str]:

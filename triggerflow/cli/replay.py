@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triggerflow.cli.redrive import Case, Row, Verdict, Wait
-    from triggerflow.core.driver import Done, Failed, Suspended
+    from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
 
 _DISAGREES = 4
 
@@ -161,14 +161,16 @@ def _print_locals(names: tuple[tuple[str, str], ...]) -> None:
         print_table((), ([dim(name), f"= {value}"] for name, value in names), indent=6)
 
 
-def _outcome(outcome: Done | Failed | Suspended) -> str:
-    from triggerflow.core.driver import Done, Failed
+def _outcome(outcome: Done | Failed | Continued | Suspended) -> str:
+    from triggerflow.core.outcomes import Continued, Done, Failed
 
     if isinstance(outcome, Done):
         return f"done: {short(outcome.result, 400)}"
     if isinstance(outcome, Failed):
         word = "cancelled" if outcome.failure.kind == "cancelled" else "failed"
         return f"{word}: {failure_text(outcome.failure, 1000)}"
+    if isinstance(outcome, Continued):
+        return f"continues as new with {short(outcome.input, 400)}"
     return f"suspended on {', '.join(outcome.tags)}"
 
 
@@ -176,13 +178,15 @@ def _outcome(outcome: Done | Failed | Suspended) -> str:
 
 
 def _model(case: Case, rows: list[Row], verdict: Verdict) -> dict[str, Any]:
-    from triggerflow.core.driver import Done, Failed
+    from triggerflow.core.outcomes import Continued, Done, Failed
 
     outcome: dict[str, Any] | None = None
     if isinstance(verdict.outcome, Done):
         outcome = {"kind": "done", "result": verdict.outcome.result}
     elif isinstance(verdict.outcome, Failed):
         outcome = {"kind": "failed", "failure": verdict.outcome.failure}
+    elif isinstance(verdict.outcome, Continued):
+        outcome = {"kind": "continued", "input": verdict.outcome.input}
     elif verdict.outcome is not None:
         outcome = {"kind": "suspended", "tags": verdict.outcome.tags}
     problem: dict[str, Any] | None = None

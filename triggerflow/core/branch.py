@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.effects import Effect, Gather, Race, Won
 from triggerflow.core.failure import text_of
+from triggerflow.core.sagas import Unwinding
 from triggerflow.errors import FlowCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
+    from triggerflow.core.sagas import Owed
+
 
 class Waiting:
     """An effect that was taken and has no value yet."""
 
-    __slots__ = ("branch", "digest", "effect", "snapshot", "tag")
+    __slots__ = ("branch", "digest", "effect", "owed", "snapshot", "tag")
 
     def __init__(self, branch: Branch, effect: Effect[Any], tag: str) -> None:
         self.branch = branch
@@ -33,6 +36,8 @@ class Waiting:
         # of what they were at the yield, or flow and step would share state that replay
         # can't see.
         self.snapshot: bytes | None = None
+        # What the branch owes for it, where it has a compensation.
+        self.owed: Owed | None = None
 
 
 class Branch:
@@ -40,6 +45,7 @@ class Branch:
 
     __slots__ = (
         "at",
+        "cancel_due",
         "cancelled",
         "counts",
         "done",
@@ -48,6 +54,7 @@ class Branch:
         "plain",
         "prefix",
         "slot",
+        "stack",
         "waiting",
     )
 
@@ -70,7 +77,10 @@ class Branch:
         self.plain = plain
         self.waiting: Waiting | Join | None = None
         self.cancelled = False
+        # A cancel that waits until a compensation has ended.
+        self.cancel_due = False
         self.done = False
+        self.stack: list[Owed] = []
 
     def frame(self) -> FrameType | None:
         """The innermost frame of user code that this branch stands in."""
@@ -201,7 +211,14 @@ class Join:
         if isinstance(self.effect, Race):
             slot = self.winner or 0
             return Won(slot, self.effect.names[slot], self.value), None
+        if isinstance(self.effect, Unwinding) and self.effect.one_by_one:
+            return self.value[0], None
         return self.value, None
+
+    @property
+    def shielded(self) -> bool:
+        """Whether its branches go on when it is cancelled: they undo what was done."""
+        return isinstance(self.effect, Unwinding)
 
 
 def plain(effect: Effect[Any]) -> Generator[Any, Any, Any]:

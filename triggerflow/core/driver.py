@@ -23,20 +23,19 @@ import attrs
 from triggerflow.core.branch import Branch, Join, Waiting, plain
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.effects import (
+    DEFAULT_OPTIONS,
     DRIVING,
     MISSING,
-    OWN_CLASSES,
     Call,
+    ContinueAsNew,
     Effect,
     Gather,
-    Inbox,
     Now,
     Patched,
     Race,
     Random,
-    SideEffect,
+    TimedWait,
     Uuid4,
-    WaitSignal,
     as_datetime,
     parts_of,
 )
@@ -49,7 +48,12 @@ from triggerflow.core.generators import (
     excuse,
     flow_name,
 )
+from triggerflow.core.given import OWN_CLASSES
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, is_binding
+from triggerflow.core.messages import WaitActivity
+from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
+from triggerflow.core.sagas import Compensate, CompensateAll, Compensation, Unwinding
+from triggerflow.core.undoing import begin_undoing, note_owed, owe, unwind
 from triggerflow.core.wording import arguments_of, not_an_effect, raised_at, short
 from triggerflow.errors import (
     DefinitionError,
@@ -67,27 +71,6 @@ _WIDE: Final = 1 << 63
 _LONG: Final = 65536
 
 
-@attrs.frozen
-class Done:
-    """The flow returned `result`."""
-
-    result: Any = None
-
-
-@attrs.frozen
-class Failed:
-    """The flow raised; `failure.kind` is ``cancelled`` where it ended through a cancel."""
-
-    failure: Failure
-
-
-@attrs.frozen
-class Suspended:
-    """The flow waits for `tags`, in the order in which they were armed."""
-
-    tags: tuple[str, ...]
-
-
 class Replay:
     """One generation of an instance, driven incrementally.
 
@@ -96,10 +79,12 @@ class Replay:
     Attributes:
         pending: tag -> what waits under it, in the order of arming.
         position: how many log entries have been taken.
-        outcome: `Done` or `Failed` once the flow has ended, else None.
+        outcome: `Done`, `Failed` or `Continued` once the generation has ended, else None.
         recorded: entries that the drive itself added (`patched`); the turn takes them.
         armed: tags that were armed since the turn last emptied this list.
-        side_effects: those of them that the turn must settle before anything else.
+        unsettled: those of them that the turn must see to before anything else.
+        positions: digest of a pattern -> sequence number of the last activity that a wait
+            for it got; the next equal wait goes on from there.
     """
 
     __slots__ = (
@@ -121,8 +106,9 @@ class Replay:
         "outcome",
         "pending",
         "position",
+        "positions",
         "recorded",
-        "side_effects",
+        "unsettled",
     )
 
     def __init__(
@@ -135,6 +121,7 @@ class Replay:
         started: float | None = None,
         log: Sequence[Entry] = (),
         stored: Mapping[str, Pending] | None = None,
+        positions: Mapping[bytes, int] | None = None,
     ) -> None:
         """Drive `flow` to the end of `log`.
 
@@ -148,6 +135,7 @@ class Replay:
             log: the entries recorded so far; their values belong to this drive too.
             stored: the pending set that is stored with that log; it is checked at the
                 log's end. None where there is none yet.
+            positions: those that the generation before left.
 
         Raises:
             Diverged: code and record disagree.
@@ -166,10 +154,11 @@ class Replay:
         self.name = flow_name(flow)
         self.pending: dict[str, Waiting] = {}
         self.position = 0
-        self.outcome: Done | Failed | None = None
+        self.outcome: Done | Failed | Continued | None = None
         self.recorded: list[Entry] = []
         self.armed: list[str] = []
-        self.side_effects: list[str] = []
+        self.unsettled: list[str] = []
+        self.positions: dict[bytes, int] = dict(positions or {})
         self._root = Branch(at_once(None), at=0.0 if started is None else started)
         outer, DRIVING.dropped = DRIVING.dropped, self._dropped
         try:
@@ -330,19 +319,27 @@ class Replay:
         branch.waiting = None
         failure = entry.failure
         effect = waiting.effect
-        if failure is None:
-            if type(effect) is WaitSignal or type(effect) is Inbox:
-                self._advance(branch, effect.received(entry.value), None)
-            else:
-                self._advance(branch, entry.value, None)
+        if waiting.owed is not None:
+            note_owed(branch, waiting.owed, entry, self._codec)
+        if branch.cancel_due:
+            # It was undoing something when the cancel came; now that it has, it hears of it.
+            branch.cancel_due = False
+            self._advance(branch, None, FlowCancelled())
+        elif failure is None:
+            value = entry.value
+            if type(effect) is not Call:
+                if type(effect) is WaitActivity:
+                    self.positions[self.digest_of(waiting) or b""] = value[0]
+                value = effect.received(value)
+            self._advance(branch, value, None)
         elif (
             failure.kind == "timed_out"
-            and type(effect) is WaitSignal
+            and isinstance(effect, TimedWait)
             and effect.default is not MISSING
         ):
             self._advance(branch, effect.default, None)
         else:
-            name = effect.name if type(effect) is Call else effect.key
+            name = effect.name if isinstance(effect, Call) else effect.key
             self._advance(branch, None, failure.raised_at(entry.tag, name))
 
     def _special(self, entry: Entry) -> bool:
@@ -403,6 +400,9 @@ class Replay:
                     if kind is not Call and not isinstance(effect, Effect):
                         raise not_an_effect(effect)
                     effect._taken = True  # noqa: SLF001
+                    if kind is Compensate or kind is CompensateAll:
+                        effect = unwind(branch, effect, self._codec)
+                        kind = type(effect)
                     key = effect.key
                     counts = branch.counts
                     number = counts.get(key, 0)
@@ -430,10 +430,16 @@ class Replay:
                                 value = entry.value
                                 if entry.at is not None:
                                     branch.at = entry.at
+                                if effect.options is not DEFAULT_OPTIONS:
+                                    owed = owe(branch, effect, tag, self._request(effect)[0])
+                                    if owed is not None:
+                                        owed.result = self._codec.copy(value)
                                 continue
                         waiting = Waiting(branch, effect, tag)
                         waiting.snapshot, waiting.digest = self._request(effect)
-                    elif kind is Gather or kind is Race:
+                        if effect.options is not DEFAULT_OPTIONS:
+                            waiting.owed = owe(branch, effect, tag, waiting.snapshot)
+                    elif kind is Gather or kind is Race or kind is Unwinding:
                         join = self._open(branch, effect, tag)
                         if join.active:
                             return
@@ -445,10 +451,20 @@ class Replay:
                         value = self._immediate(branch, effect, tag)
                         self._spend()
                         continue
+                    elif kind is ContinueAsNew:
+                        self._continue(branch, effect)
+                        return
                     else:
                         waiting = Waiting(branch, effect, tag)
-                        if kind is SideEffect or kind is Inbox:
-                            self.side_effects.append(tag)
+                        if kind is Compensation:
+                            waiting.snapshot, waiting.digest = self._request(effect)
+                        elif kind.snapshots:
+                            args, kwargs = effect.request() or ((), {})
+                            waiting.snapshot, waiting.digest = self._codec.request(
+                                args, kwargs, key
+                            )
+                        if kind.settles:
+                            self.unsettled.append(tag)
                     branch.waiting = waiting
                     self.pending[tag] = waiting
                     self.armed.append(tag)
@@ -456,6 +472,13 @@ class Replay:
                 except (DefinitionError, EncodingRefused, EffectMisused) as refused:
                     error = refused.with_traceback(None)
                 self._spend()
+            if branch.stack and branch.join is not None:
+                if error is not None or branch.cancelled:
+                    # It failed or lost: what it did is undone before its end counts.
+                    begin_undoing(branch, error or FlowCancelled(), self._codec)
+                    value = error = None
+                    continue
+                branch.join.parent.stack += branch.stack
             completed = self._end(branch, value, error)
             if completed is None:
                 return
@@ -464,6 +487,28 @@ class Replay:
             branch.waiting = None
             branch.at = at
             value, error = completed.outcome()
+
+    def _continue(self, branch: Branch, effect: ContinueAsNew) -> None:
+        """End the generation where the flow stands."""
+        if branch.join is not None:
+            raise EffectMisused(
+                "continue_as_new",
+                "was yielded inside a branch of gather or race",
+                "yield it where the flow itself stands, once its branches have ended",
+            )
+        if branch.stack and not effect.drop:
+            raise EffectMisused(
+                "continue_as_new",
+                f"{len(branch.stack)} compensations are left: the next generation can't run "
+                "them",
+                'run them first, or pass compensations="drop"',
+            )
+        outcome = Continued(self._codec.copy(effect.input, "input"))
+        close(branch)
+        branch.done = True
+        self.outcome = outcome
+        if self._index < len(self._log):
+            self._check_left_over(None)
 
     def _spend(self) -> None:
         self._spins += 1
@@ -544,10 +589,13 @@ class Replay:
         if isinstance(waiting, Join):
             waiting.cancelled = True
             waiting.decided = True
-            self._cancel_children(waiting, at)
+            if not waiting.shielded:
+                self._cancel_children(waiting, at)
             if not waiting.active and not waiting.holds:
                 branch.waiting = None
                 self._advance(branch, None, waiting.outcome()[1])
+        elif waiting is not None and type(waiting.effect) is Compensation:
+            branch.cancel_due = True
         elif waiting is not None:
             del self.pending[waiting.tag]
             branch.waiting = None
@@ -575,7 +623,9 @@ class Replay:
         if all(entry.tag == RETRIED for entry in left):
             return
         ended = (
-            "the flow returns here"
+            "the flow continues as new here"
+            if isinstance(self.outcome, Continued)
+            else "the flow returns here"
             if error is None
             else f"the flow raises {type(error).__name__}: {text_of(error)}"
         )
@@ -724,7 +774,7 @@ def drive(
     started: float | None = None,
     pending: Mapping[str, Pending] | None = None,
     codec: ValueCodec | None = None,
-) -> Done | Failed | Suspended:
+) -> Done | Failed | Continued | Suspended:
     """Drive a flow through its log: a pure function, of the same answer every time.
 
     Args:
@@ -738,7 +788,8 @@ def drive(
         codec: the app's codec, where values hold registered classes.
 
     Returns:
-        `Done`, `Failed`, or `Suspended` with the tags that the flow waits for.
+        `Done`, `Failed`, `Continued` with the next generation's input, or `Suspended` with
+        the tags that the flow waits for.
 
     Raises:
         Diverged: the code would not have made this record.

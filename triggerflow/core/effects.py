@@ -73,6 +73,12 @@ class Effect(Generic[R_co]):
 
     __slots__ = ("_born", "_taken")
     kind: ClassVar[str] = ""
+    # The turn sees to it before it takes the next resolution.
+    settles: ClassVar[bool] = False
+    # Its request may be mutable, so it is kept in bytes from the yield on.
+    snapshots: ClassVar[bool] = False
+    # The performer runs it.
+    runs: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._taken = False
@@ -130,11 +136,15 @@ class Options:
         name: the step's name in tags, where the function has none of its own.
         retry: what follows a failed attempt; None tries once.
         timeout: seconds that one attempt may take; None for no limit.
+        compensate: the step that undoes this one.
+        idempotency_key: a result that is recorded under it is taken instead of a run.
     """
 
     name: str | None = None
     retry: RetryPolicy | None = None
     timeout: float | None = None
+    compensate: Callable[..., Any] | None = None
+    idempotency_key: str | None = None
 
 
 DEFAULT_OPTIONS: Final = Options()
@@ -146,6 +156,7 @@ class Call(Effect[R_co]):
 
     __slots__ = ("args", "fn", "kwargs", "options")
     kind = "call"
+    runs = True
 
     def __init__(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -163,6 +174,8 @@ class Call(Effect[R_co]):
         name: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
+        compensate: Callable[..., Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> Call[R_co]:
         """How the step is run: returns the same effect.
 
@@ -170,6 +183,11 @@ class Call(Effect[R_co]):
             name: the step's name, for callables without a plain one.
             retry: the policy after a failed attempt; without it a step is tried once.
             timeout: how long one attempt may take.
+            compensate: the step that undoes this one, called with its result and its
+                arguments by `compensate`, `compensate_all`, or when the branch loses. It has
+                this call's retry policy and timeout.
+            idempotency_key: a key of your own. The first result of this step under it, in
+                whichever instance, is recorded for ever, and is taken instead of another run.
 
         Raises:
             DefinitionError: an option has a value that it can't have.
@@ -178,12 +196,24 @@ class Call(Effect[R_co]):
             checked_name(name, "using(name=)")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise DefinitionError("using(retry=)", f"found {retry!r}, expected a RetryPolicy")
+        if compensate is not None and not callable(compensate):
+            raise DefinitionError(
+                "using(compensate=)", f"found {compensate!r:.80}, expected a step"
+            )
+        if idempotency_key is not None and (
+            not isinstance(idempotency_key, str) or not idempotency_key
+        ):
+            raise DefinitionError(
+                "using(idempotency_key=)", f"found {idempotency_key!r:.80}, expected a text"
+            )
         limit = None if timeout is None else seconds(timeout, "using(timeout=)")
         old = self.options
         self.options = Options(
             name if name is not None else old.name,
             retry if retry is not None else old.retry,
             limit if limit is not None else old.timeout,
+            compensate if compensate is not None else old.compensate,
+            idempotency_key if idempotency_key is not None else old.idempotency_key,
         )
         return self
 
@@ -277,10 +307,39 @@ class _Missing:
 MISSING: Final = _Missing()
 
 
-class WaitSignal(Effect[R_co]):
+class TimedWait(Effect[R_co]):
+    """A wait that may have a timeout, and a default for it."""
+
+    __slots__ = ("default", "timeout")
+
+    def __init__(self, timeout: float | None, default: Any) -> None:
+        super().__init__()
+        self.timeout = timeout
+        self.default = default
+
+    def due(self, now: float) -> float | None:
+        """When its timeout passes, seconds since the epoch; None without a timeout."""
+        return None if self.timeout is None else now + self.timeout
+
+    @staticmethod
+    def limits(
+        what: str,
+        timeout: timedelta | float | None,
+        default: Any,
+    ) -> tuple[float | None, Any]:
+        """A checked timeout, in seconds, and the default."""
+        limit = None if timeout is None else seconds(timeout, f"{what}(timeout=)")
+        if limit is None and default is not MISSING:
+            raise DefinitionError(
+                what, "has a default= but no timeout=", "a wait without one never ends"
+            )
+        return limit, default
+
+
+class WaitSignal(TimedWait[R_co]):
     """A wait for a named message: see `wait_signal`."""
 
-    __slots__ = ("all", "default", "names", "single", "timeout")
+    __slots__ = ("all", "names", "single")
     kind = "wait_signal"
 
     def __init__(
@@ -292,12 +351,10 @@ class WaitSignal(Effect[R_co]):
         timeout: float | None,
         default: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(timeout, default)
         self.names = names
         self.single = single
         self.all = all
-        self.timeout = timeout
-        self.default = default
 
     @property
     def key(self) -> str:
@@ -306,10 +363,6 @@ class WaitSignal(Effect[R_co]):
     def request(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         # Whether one comes back or all decides what the log keeps.
         return (*self.names, True) if self.all else self.names, {}
-
-    def due(self, now: float) -> float | None:
-        """When its timeout passes, seconds since the epoch; None without a timeout."""
-        return None if self.timeout is None else now + self.timeout
 
     def received(self, value: Any) -> Any:
         if self.single:
@@ -333,6 +386,7 @@ class Inbox(Effect[list[Signal]]):
 
     __slots__ = ("names",)
     kind = "inbox"
+    settles = True
 
     def __init__(self, names: tuple[str, ...] | None) -> None:
         super().__init__()
@@ -371,6 +425,7 @@ class SideEffect(Effect[R_co]):
 
     __slots__ = ("_name", "fn")
     kind = "side_effect"
+    settles = True
 
     def __init__(self, fn: Callable[[], Any], name: str) -> None:
         super().__init__()
@@ -415,8 +470,16 @@ class Won(Generic[R]):
     value: R
 
 
-# What effects give back is a log value too: it may be returned, or passed to a step.
-OWN_CLASSES: Final[tuple[type, ...]] = (Signal, Won)
+class ContinueAsNew(Effect[Any]):
+    """The end of a generation: see `continue_as_new`."""
+
+    __slots__ = ("drop", "input")
+    kind = "continue_as_new"
+
+    def __init__(self, input: Any, *, drop: bool) -> None:
+        super().__init__()
+        self.input = input
+        self.drop = drop
 
 
 class _Composite(Effect[R_co]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from triggerflow import errors
+from triggerflow.core.tags import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +63,11 @@ class Failure:
             record.get("kind", "error"),
         )
 
+    def of_child(self) -> Failure:
+        """The same as the failure of a child: that it timed out is no timeout of its parent."""
+        kind = "cancelled" if self.kind == "cancelled" else "error"
+        return attrs.evolve(self, kind=kind)
+
     def to_record(self) -> dict[str, str]:
         """A plain dict, for the codec."""
         return {
@@ -75,7 +81,11 @@ class Failure:
         """The exception that a flow sees at the yield whose entry is this failure."""
         if self.kind in ("timed_out", "overran"):
             return errors.TimedOut(tag, self.kind == "overran")
-        failed = errors.StepFailed(name, self)
+        failed: errors.TriggerflowError
+        if kind_of(tag) in ("child", "join"):
+            failed = errors.ChildFailed(name.partition(":")[2], self)
+        else:
+            failed = errors.StepFailed(name, self)
         failed.__cause__ = errors.StepError(self.type, self.message, self.traceback)
         return failed
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from triggerflow.core.tags import kind_of
+
 if TYPE_CHECKING:
     from triggerflow.core.failure import Failure
 
@@ -19,7 +21,9 @@ RETRIED: Final = "retried"
 
 # Kinds whose request may be replaced by other code at the log's end: nothing outside the
 # store knows of them, so nothing can happen twice.
-REPLACEABLE: Final = frozenset({"sleep", "sleep_until", "wait_signal"})
+REPLACEABLE: Final = frozenset({"sleep", "sleep_until", "wait_signal", "wait_activity", "join"})
+# Kinds that the performer runs, so that they may be in back-off.
+_RUN: Final = frozenset({"call", "compensate"})
 
 
 @attrs.define
@@ -58,12 +62,6 @@ class Pending:
     since: float | None = None
 
 
-def kind_of(tag: str) -> str:
-    """The kind in a tag: ``call`` in ``gather#0[1]/call:charge#2``."""
-    last = tag.rpartition("/")[2]
-    return last.partition("#")[0].partition(":")[0]
-
-
 def is_binding(tag: str, pending: Pending) -> bool:
     """Whether the code must meet this request again with equal tag and digest.
 
@@ -73,7 +71,7 @@ def is_binding(tag: str, pending: Pending) -> bool:
     kind = kind_of(tag)
     if kind in REPLACEABLE:
         return False
-    return not (kind == "call" and pending.attempts and pending.due is not None)
+    return not (kind in _RUN and pending.attempts and pending.due is not None)
 
 
 def encode_pending(pending: dict[str, Pending]) -> list[list[Any]]:

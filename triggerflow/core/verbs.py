@@ -11,6 +11,7 @@ from triggerflow.core.effects import (
     MISSING,
     Branch,
     Call,
+    ContinueAsNew,
     Gather,
     Inbox,
     Now,
@@ -20,6 +21,7 @@ from triggerflow.core.effects import (
     SideEffect,
     Sleep,
     SleepUntil,
+    TimedWait,
     Uuid4,
     WaitSignal,
     checked_name,
@@ -97,13 +99,9 @@ def wait_signal(
         TimedOut: the timeout passed and no ``default=`` was given.
     """
     names = _signal_names(name, "wait_signal")
-    limit = None if timeout is None else seconds(timeout, "wait_signal(timeout=)")
-    if limit is None and default is not MISSING:
-        raise DefinitionError(
-            "wait_signal", "has a default= but no timeout=", "a wait without one never ends"
-        )
+    limit, fallback = TimedWait.limits("wait_signal", timeout, default)
     return WaitSignal(
-        names, single=isinstance(name, str), all=all, timeout=limit, default=default
+        names, single=isinstance(name, str), all=all, timeout=limit, default=fallback
     )
 
 
@@ -199,6 +197,29 @@ def side_effect(fn: Callable[[], R], *, name: str | None = None) -> SideEffect[R
     if not label.isidentifier() and name is None:
         label = "value"
     return SideEffect(fn, checked_name(label, "side_effect"))
+
+
+def continue_as_new(input: Any = None, *, compensations: str = "keep") -> ContinueAsNew:
+    """End this generation and begin the next one, under the same id, with a new input.
+
+    The next generation has an empty log, so a flow without an end stays cheap to replay. It
+    takes the latest version of the flow that its worker knows. Unread signals and children
+    that weren't joined go along; timers and waits end. Nothing after the yield is run.
+
+    Args:
+        input: the next generation's input.
+        compensations: ``"drop"`` forgets what the flow still owes.
+
+    Raises (at the yield):
+        EffectMisused: it was yielded inside a branch of `gather` or `race`, or while
+            compensations are left.
+        EncodingRefused: the input can't be kept in a log.
+    """
+    if compensations not in ("keep", "drop"):
+        raise DefinitionError(
+            "continue_as_new(compensations=)", f"found {compensations!r:.80}, expected 'drop'"
+        )
+    return ContinueAsNew(input, drop=compensations == "drop")
 
 
 def patched(id: str) -> Patched:

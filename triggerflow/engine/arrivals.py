@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from triggerflow.core.activity import Activity
-from triggerflow.core.codec import (
-    Limits,
-    cid_of_block,
-    decode_document,
-    encode_document,
-    normalise,
-)
+from triggerflow.core.codec import Limits, decode_document
 from triggerflow.engine.clock import new_seed
 from triggerflow.engine.guards import judge
+from triggerflow.engine.validating import Validate, validated
 from triggerflow.engine.views import Appended, Rejected, appended
 from triggerflow.errors import InternalError, TriggerflowError
 from triggerflow.pipeline.plan import Judged, guarded, plan
@@ -60,7 +55,7 @@ class Arrivals:
         guard_limit: float,
         deferred: bool,
         inline: bool,
-        validate: Callable[[Activity], None] | None,
+        validate: Validate | None,
         announced: Callable[[Activity, Any], None] | None,
         can_own: Callable[[], bool],
         begun: Callable[[Outcome], None],
@@ -125,13 +120,7 @@ class Arrivals:
 
     def _read(self, document: object) -> _Arrival:
         """Everything that can be refused is refused here, before any write."""
-        model = normalise(document, limits=self._limits)
-        block = encode_document(model, limits=self._limits)
-        activity = Activity.read(cid_of_block(block), model)
-        if self._validate is not None:
-            # A document of its own: what a plugin does to it must not be what matches.
-            self._validate(Activity.read(activity.cid, decode_document(block)))
-        return _Arrival(activity, block)
+        return _Arrival(*validated(document, self._limits, self._validate))
 
     async def _append(self, arrivals: list[_Arrival]) -> list[Appended]:
         found: list[Appended | None] = [None] * len(arrivals)

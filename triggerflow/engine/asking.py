@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from triggerflow.core.driver import drive
@@ -15,8 +15,8 @@ from triggerflow.store.records import STATUSES
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
-    from triggerflow.core.driver import Done, Failed, Suspended
     from triggerflow.core.log import Entry
+    from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
     from triggerflow.engine.settings import Code
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
@@ -104,7 +104,7 @@ class Asking:
         rows = await self._reader.ask(lambda: self._store.log(record.number, record.generation))
         return [entry_of(row, self._code.codec) for row in rows]
 
-    async def replay(self, id: str) -> Done | Failed | Suspended:
+    async def replay(self, id: str) -> Done | Failed | Continued | Suspended:
         """Re-drive an instance from its stored log; nothing is written or performed.
 
         Returns:
@@ -134,6 +134,7 @@ class Asking:
         status: str | None = None,
         flow: Any = None,
         key: str | None = None,
+        attributes: Mapping[str, str | float | bool] | None = None,
     ) -> Instances:
         """Iterate over instances with ``async for``, oldest first, a page at a time.
 
@@ -141,6 +142,7 @@ class Asking:
             status: only those of this status.
             flow: only those of this flow: a flow, or its name.
             key: only those with this business key.
+            attributes: only those whose search attributes have these values.
         """
         if status is not None and status not in STATUSES:
             raise DefinitionError(
@@ -148,7 +150,9 @@ class Asking:
             )
         flow = None if flow is None else flow_name(flow)
         return Instances(
-            self._page, {"status": status, "flow": flow, "key": key}, self._code.codec
+            self._page,
+            {"status": status, "flow": flow, "key": key, "attributes": attributes},
+            self._code.codec,
         )
 
     async def _page(self, where: dict[str, Any], after: int) -> list[InstanceRecord]:

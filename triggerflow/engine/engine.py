@@ -16,10 +16,12 @@ from triggerflow.engine.arrivals import Arrivals
 from triggerflow.engine.asking import flow_name
 from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.committer import Committer
+from triggerflow.engine.drive import Around
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Instance, Rejected
+from triggerflow.engine.watching import Watching
 from triggerflow.errors import (
     DefinitionError,
     EngineClosed,
@@ -27,11 +29,14 @@ from triggerflow.errors import (
     UnknownFlow,
     WaitTimedOut,
 )
-from triggerflow.store.operations import NewInstance, Outcome, Start, Verdict
+from triggerflow.store.acts import OpenWait
+from triggerflow.store.newcomer import NewInstance
+from triggerflow.store.operations import Outcome, Start, Verdict
 from triggerflow.store.records import ENDED, NewTrigger
 
 if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
+    from triggerflow.store.acts import Act
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
 
@@ -76,6 +81,13 @@ class Engine(Sending):
             can_own=lambda: self._keeper is not None and self._keeper.can_take(),
             begun=self._begun,
         )
+        self._watching = Watching(
+            store=store,
+            committer=committer,
+            codec=code.codec,
+            clock=self._clock,
+            told=self._reached_out,
+        )
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
         self._keeping = trio.CancelScope()
@@ -108,8 +120,7 @@ class Engine(Sending):
         self._executor = Executor(
             store=self._store,
             committer=self._committer,
-            codec=code.codec,
-            flows=code.flows,
+            around=Around(code.codec, code.flows, settings.limits, code.validate),
             clock=self._clock,
             build=code.build,
             nursery=self._nursery,
@@ -118,6 +129,7 @@ class Engine(Sending):
             inline=settings.inline,
             always_replay=settings.always_replay,
             moved=self._moved,
+            told=self._reached_out,
             fenced=lambda: self._tell(Keeper.lease_lost),
             timer_set=lambda: self._tell(Keeper.timer_set),
         )
@@ -126,6 +138,7 @@ class Engine(Sending):
             committer=self._committer,
             executor=self._executor,
             arrivals=self._arrivals,
+            watching=self._watching,
             clock=self._clock,
             build=code.build,
             flows=frozenset((flow.name, flow.version) for flow in code.flows),
@@ -206,6 +219,14 @@ class Engine(Sending):
     def _work_came(self) -> None:
         self._tell(Keeper.work_came)
 
+    def _reached_out(self, outcome: Outcome, acts: Iterable[Act] = ()) -> None:
+        """A turn, a hit, or what ended an instance, told others."""
+        for number, owner in outcome.told:
+            self._message_sent(number, owner)
+        waits = any(isinstance(act, OpenWait) for act in acts)
+        self._watching.open = self._watching.open or waits
+        self._tell(Keeper.dispatch_came if outcome.emitted or waits else Keeper.work_came)
+
     def _message_sent(self, number: int, owner: int | None) -> None:
         worker = self._committer.worker
         if self._executor is not None and worker is not None and owner == worker[0]:
@@ -213,9 +234,10 @@ class Engine(Sending):
         else:
             self._work_came()
 
-    def _ended_by_hand(self, id: str, number: int) -> None:
+    def _ended_by_hand(self, id: str, outcome: Outcome) -> None:
         if self._executor is not None:
-            self._executor.forget(number)
+            self._executor.forget(outcome.number or 0)
+        self._reached_out(outcome)
         self._moved(id, "cancelled", None)
 
     def _settled(self) -> None:
@@ -279,7 +301,8 @@ class Engine(Sending):
 
     def _arrived(self, found: Iterable[Appended]) -> None:
         if any(not each.duplicate for each in found):
-            self._tell(Keeper.dispatch_came if self._settings.deferred else Keeper.work_came)
+            dispatch = self._settings.deferred or self._watching.open
+            self._tell(Keeper.dispatch_came if dispatch else Keeper.work_came)
 
     # --- verbs: instances
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from triggerflow.core.effects import Call
+from triggerflow.core.outcomes import Continued
+from triggerflow.engine.attempts import Starter
+from triggerflow.engine.drive import Around
 from triggerflow.engine.limits import Limits
-from triggerflow.engine.performer import Attempt, Performer, is_async
+from triggerflow.engine.performer import Attempt, Performer
 from triggerflow.engine.running import Running
 from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
@@ -24,17 +26,15 @@ from triggerflow.store.operations import Block, Outcome, Release, Verdict
 from triggerflow.store.records import ENDED, SUSPECT
 
 if TYPE_CHECKING:
-    from triggerflow.core.codec import ValueCodec
     from triggerflow.core.driver import Replay
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
-    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.store.acts import Act
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import Claimed, InboxRow
 
 log: Final = logging.getLogger("triggerflow")
 
-_LONGEST_TROUBLE: Final = 30.0
 _INBOX_AGAIN: Final = 0.5
 
 
@@ -53,8 +53,7 @@ class Executor:
         *,
         store: Store,
         committer: Committer,
-        codec: ValueCodec,
-        flows: FlowRegistry,
+        around: Around,
         clock: Clock,
         build: str,
         nursery: trio.Nursery,
@@ -63,13 +62,16 @@ class Executor:
         inline: bool,
         always_replay: bool,
         moved: Callable[[str, str, float | None], None],
+        told: Callable[[Outcome, tuple[Act, ...]], None],
         fenced: Callable[[], None],
         timer_set: Callable[[], None],
     ) -> None:
         """
         Args:
+            around: what a turn needs of the app.
             moved: called with (public id, new status, due time) when an instance parks,
-                ends or blocks.
+                ends or blocks, or becomes runnable again.
+            told: called with outcome and acts of each turn that reached out to others.
             fenced: called when this worker turns out to have lost its lease.
             timer_set: called when an earlier timer than before was set.
         """
@@ -79,8 +81,8 @@ class Executor:
         self.draining = False
         self._store = store
         self._committer = committer
-        self._codec = codec
-        self._flows = flows
+        self._around = around
+        self._codec = codec = around.codec
         self._clock = clock
         self._build = build
         self._nursery = nursery
@@ -88,6 +90,7 @@ class Executor:
         self._always_replay = always_replay
         self._timer_set = timer_set
         self._moved = moved
+        self._told = told
         self._fenced = fenced
         self._suspects: dict[int, Running] = {}
         self._quieter = trio.Event()
@@ -95,7 +98,14 @@ class Executor:
         self.performer = Performer(
             nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
         )
-        self._limits = Limits(self._timers, self.performer, clock, self._finished)
+        self._starter = Starter(
+            store=store,
+            committer=committer,
+            codec=codec,
+            performer=self.performer,
+            limits=Limits(self._timers, self.performer, clock, self._finished),
+            finished=self._finished,
+        )
 
     # --- taking over
 
@@ -106,8 +116,8 @@ class Executor:
                 self._load(each)
 
     def _load(self, claimed: Claimed) -> None:
-        flow = self._flows.get(claimed.flow, claimed.version)
-        run = Running(claimed, flow, self._clock.now())
+        flow = self._around.flows.get(claimed.flow, claimed.version)
+        run = Running(claimed, flow, self._clock.now(), self._codec)
         self.owned[run.number] = run
         if run.crashes >= SUSPECT:
             self._suspects[run.number] = run
@@ -115,9 +125,7 @@ class Executor:
         self.warm_lengths.pop(run.number, None)
         try:
             if claimed.log is None and warm is not None and not run.retried:
-                run.replay, warm.replay = warm.replay, None
-                run.pending = warm.pending
-                run.last_at = warm.last_at
+                run.take_over(warm)
             else:
                 if warm is not None:
                     warm.drop()
@@ -159,7 +167,7 @@ class Executor:
 
     async def _block_later(self, run: Running, error: Exception) -> None:
         run.trouble += 1
-        await trio.sleep(_pause(run))
+        await trio.sleep(run.pause)
         if not run.gone:
             self._block(run, error)
 
@@ -224,6 +232,8 @@ class Executor:
                 if attempt.overdue:
                     self.performer.thread_came_back()
                 if attempt.over or run.gone:
+                    if not run.gone:
+                        self._starter.ended(run, attempt)
                     continue
                 if attempt.overdue:
                     attempt.fail(TimedOut(attempt.tag))
@@ -240,7 +250,7 @@ class Executor:
             if self._always_replay and not replay.armed:
                 rows = self._store.log(run.number, run.generation)
                 replay = run.drive_again(rows, self._codec)
-            taken = take(run, replay, codec=self._codec, now=self._clock.now())
+            taken = take(run, replay, around=self._around, now=self._clock.now())
         except Exception as error:  # noqa: BLE001
             self._block(run, error)
             return
@@ -264,6 +274,8 @@ class Executor:
             if outcome.detail == "worker":
                 self._forget(run)
                 self._fenced()
+            elif outcome.refusals:
+                self._refused(run, taken, outcome)
             else:
                 self._hand_back(run)
             return
@@ -274,15 +286,18 @@ class Executor:
             run.crashes = 0
             # It need no longer be alone.
             self._timer_set()
-        if operation.status in ENDED:
+        if operation.acts or outcome.told:
+            self._told(outcome, operation.acts)
+        if operation.status in ENDED or isinstance(replay.outcome, Continued):
             self._forget(run)
             self._moved(run.id, operation.status, None)
             return
         if operation.status == "waiting" and not outcome.woken:
             self._park(run, operation.due)
             return
-        for tag in taken.perform:
-            self._perform(run, replay, tag)
+        if not self.draining:
+            for tag in taken.perform:
+                self._starter.perform(run, replay, tag)
         run.watch(self._timers, self._timer_fired)
         if outcome.woken:
             self.fetch_inbox(run.number)
@@ -317,17 +332,27 @@ class Executor:
 
     def _troubled(self, run: Running, taken: Taken, error: Exception) -> None:
         """The commit failed: keep the resolutions, drop the replay, try again later."""
+        self._take_back(run, taken)
+        run.trouble += 1
+        log.warning("instance %s: its turn could not be stored: %s", run.id, error)
+        self._nursery.start_soon(self._reload, run)
+
+    def _refused(self, run: Running, taken: Taken, outcome: Outcome) -> None:
+        """An act of the turn can't be done: its effect fails when the turn is taken again."""
+        self._take_back(run, taken)
+        run.refused.update((each.tag, each) for each in outcome.refusals)
+        self._nursery.start_soon(self._reload, run)
+
+    def _take_back(self, run: Running, taken: Taken) -> None:
         run.give_back(taken.results, taken.messages)
         if run.replay is not None:
             # It has gone on from what isn't stored; nothing may be taken with it any more.
             run.replay.close()
             run.replay = None
-        run.trouble += 1
-        log.warning("instance %s: its turn could not be stored: %s", run.id, error)
-        self._nursery.start_soon(self._reload, run)
 
     async def _reload(self, run: Running) -> None:
-        await trio.sleep(_pause(run))
+        if run.trouble:
+            await trio.sleep(run.pause)
         if run.gone:
             return
         try:
@@ -355,17 +380,6 @@ class Executor:
         run.note_due(self._clock.now())
         self._turn(run)
 
-    # --- performing
-
-    def _perform(self, run: Running, replay: Replay, tag: str) -> None:
-        waiting = replay.pending.get(tag)
-        if waiting is None or not isinstance(waiting.effect, Call) or self.draining:
-            return
-        attempt = run.begin_attempt(waiting, waiting.effect, self._codec)
-        if attempt.timeout is not None and not is_async(attempt.fn):
-            self._limits.watch(attempt, attempt.timeout)
-        self.performer.start(attempt)
-
     # --- timers
 
     def _timer_fired(self, run: Running, tag: str) -> None:
@@ -384,8 +398,3 @@ class Executor:
         """Run what is due."""
         with self._committer.gathering():
             self._timers.fire(self._clock.now())
-
-
-def _pause(run: Running) -> float:
-    """How long to leave a store alone that failed."""
-    return float(min(_LONGEST_TROUBLE, 0.1 * 2 ** min(run.trouble, 10)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
     from triggerflow.engine.executor import Executor
+    from triggerflow.engine.watching import Watching
     from triggerflow.store.protocol import Store
 
 log: Final = logging.getLogger("triggerflow")
@@ -37,6 +38,7 @@ class Keeper:
         committer: Committer,
         executor: Executor,
         arrivals: Arrivals,
+        watching: Watching,
         clock: Clock,
         build: str,
         flows: frozenset[tuple[str, int]],
@@ -54,6 +56,7 @@ class Keeper:
         self._committer = committer
         self._executor = executor
         self._arrivals = arrivals
+        self._watching = watching
         self._clock = clock
         self._build = build
         self._flows = flows
@@ -80,15 +83,15 @@ class Keeper:
         self._woken.set()
 
     def dispatch_came(self) -> None:
-        """Something may be in the outbox."""
+        """Something may be in the outbox, or meet a wait."""
         self._dispatching = True
         self.work_came()
 
     def others_wrote(self) -> None:
         """Another process has written."""
         self._look_around = True
-        self._dispatching = True
-        self.work_came()
+        self._watching.open = True
+        self.dispatch_came()
 
     def parked(self, due: float | None) -> None:
         """An instance was parked until `due`."""
@@ -153,6 +156,7 @@ class Keeper:
                     await self._keep_lease()
                     # A floor: a wake-up that got lost costs a second, not the flow.
                     self._work = True
+                    self._dispatching = self._dispatching or self._watching.open
                 await self._round()
             except EngineClosed:
                 return
@@ -295,6 +299,8 @@ class Keeper:
             if await self._arrivals.dispatch(rows):
                 self._work = True
         # Rows that stay (their guard isn't here) are passed over until others write.
+        if self._watching.open:
+            await self._watching.scan()
         self._outbox_after = rows[-1].id if len(rows) == _OUTBOX_PAGE else 0
         if len(rows) == _OUTBOX_PAGE:
             self._dispatching = True

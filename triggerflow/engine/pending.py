@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.core.children import Child, JoinChild, child_id
 from triggerflow.core.effects import Call
 from triggerflow.core.log import Pending
+from triggerflow.core.messages import WaitActivity
+from triggerflow.core.tags import kind_of
+from triggerflow.engine.settling import starting
+from triggerflow.store import acts
 
 if TYPE_CHECKING:
-    from triggerflow.core.driver import Replay
-    from triggerflow.engine.running import Running
+    from triggerflow.core.branch import Waiting
+    from triggerflow.engine.drive import Drive
 
 
-def update(run: Running, replay: Replay, now: float, perform: list[str]) -> None:
-    """Take in what was armed and drop what lost; add the calls to run to `perform`."""
+def update(drive: Drive) -> None:
+    """Take in what was armed and drop what lost; add the calls to run to `drive.perform`."""
+    run, replay, perform = drive.run, drive.replay, drive.perform
     live, pending, attempts = replay.pending, run.pending, run.attempts
     for tag in replay.armed:
         waiting = live.get(tag)
@@ -22,12 +28,17 @@ def update(run: Running, replay: Replay, now: float, perform: list[str]) -> None
             continue
         kept = pending.get(tag)
         effect: Any = waiting.effect
-        is_call = type(effect) is Call
+        if kept is not None and kept.digest not in (None, replay.digest_of(waiting)):
+            # Code that replaced a wait or a call in back-off waits for something else.
+            _dropped(drive, tag)
+            kept = None
         if kept is None:
-            due = effect.due(now) if not is_call and hasattr(effect, "due") else None
-            kept = Pending(replay.digest_of(waiting), due, 0, _since(effect, now))
+            due = effect.due(drive.now) if hasattr(effect, "due") else None
+            kept = Pending(replay.digest_of(waiting), due, 0, _since(effect, drive.now))
             pending[tag] = kept
-        if is_call and kept.due is None and tag not in attempts and tag not in perform:
+            if not effect.runs:
+                _armed(drive, tag, waiting)
+        if effect.runs and kept.due is None and tag not in attempts and tag not in perform:
             perform.append(tag)
     replay.armed.clear()
     # All that is live is in by now, so equal sizes are equal sets.
@@ -36,9 +47,37 @@ def update(run: Running, replay: Replay, now: float, perform: list[str]) -> None
     # Losers, and what a changed flow no longer waits for.
     for tag in [tag for tag in pending if tag not in live]:
         del pending[tag]
-        attempt = attempts.pop(tag, None)
-        if attempt is not None:
-            attempt.cancel()
+        _dropped(drive, tag)
+        run.give_up(tag)
+
+
+def _armed(drive: Drive, tag: str, waiting: Waiting) -> None:
+    """What others must know of a new wait."""
+    effect = waiting.effect
+    if isinstance(effect, Child):
+        drive.acts.append(starting(drive, tag, waiting))
+    elif isinstance(effect, JoinChild):
+        drive.acts.append(acts.AwaitChild(effect.ref.id))
+    elif isinstance(effect, WaitActivity):
+        position = effect.after
+        if position is None:
+            digest = drive.replay.digest_of(waiting) or b""
+            position = drive.replay.positions.get(digest, drive.run.origin)
+        (pattern,), _ = drive.codec.decode(waiting.snapshot or b"")
+        drive.acts.append(acts.OpenWait(tag, drive.codec.encode(pattern), position))
+
+
+def _dropped(drive: Drive, tag: str) -> None:
+    """What others must know of a wait that nobody waits under any more."""
+    run = drive.run
+    kind = kind_of(tag)
+    if kind == "child":
+        child = child_id(run.id, run.generation, tag)
+        run.joining.pop(child, None)
+        none = drive.codec.encode(None)
+        drive.acts.append(acts.CancelChild(child, none, drive.now, forget=True))
+    elif kind == "wait_activity":
+        drive.acts.append(acts.CloseWait(tag))
 
 
 def next_due(kept: Iterable[Pending]) -> float | None:
@@ -52,6 +91,6 @@ def next_due(kept: Iterable[Pending]) -> float | None:
 
 def _since(effect: Any, now: float) -> float | None:
     """The time of the call, where its retries have a time limit."""
-    if type(effect) is not Call or effect.options.retry is None:
+    if not isinstance(effect, Call) or effect.options.retry is None:
         return None
     return None if effect.options.retry.total_timeout is None else now

@@ -44,6 +44,7 @@ class Attempt:
         failure: or how it failed.
         error: the exception itself, for the retry policy; None where no attempt more helps.
         begun: when a plain step's thread began it, where it has a timeout.
+        keyed: its result is recorded under a key of the user's; `recorded`: it was before.
         over: the executor no longer wants its result.
         overdue: its timeout passed while its thread ran on.
     """
@@ -61,6 +62,8 @@ class Attempt:
     failure: Failure | None = None
     error: BaseException | None = None
     begun: float | None = None
+    keyed: bool = False
+    recorded: bool = False
     over: bool = False
     overdue: bool = False
     scope: trio.CancelScope | None = None
@@ -169,7 +172,7 @@ class Performer:
         with trio.CancelScope() as scope:
             attempt.scope = scope
             if attempt.over:
-                return
+                scope.cancel()
             with trio.move_on_after(limit) as timer:
                 try:
                     attempt.succeed(
@@ -191,7 +194,8 @@ class Performer:
                     attempt.fail(error)
             if timer.cancelled_caught:
                 attempt.fail(TimedOut(attempt.tag))
-        if not attempt.over and (attempt.failure or attempt.blob is not None):
+        # Also where nobody wants its result: somebody may wait for its end.
+        if attempt.over or attempt.failure or attempt.blob is not None:
             self._finished([attempt])
 
     def _run_inline(self, attempt: Attempt) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.driver import Replay
 from triggerflow.core.failure import Failure
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from triggerflow.core.effects import Call
     from triggerflow.engine.timers import Timer, Timers
     from triggerflow.flows.flow import Flow
+    from triggerflow.store.acts import Refusal
     from triggerflow.store.records import Claimed, InboxRow, LogRecord
+
+
+_LONGEST_TROUBLE: Final = 30.0
 
 
 class Running:
@@ -27,8 +31,13 @@ class Running:
     Attributes:
         pending: the pending set, as the last turn left it.
         attempts: tag -> the attempt that runs for it.
+        ending: tag -> an attempt that nobody waits for and that has not ended yet.
+        held: tag of such an attempt -> compensations that wait until it has ended.
         results: attempts that have ended and were not taken yet.
         inbox: messages that were not taken yet, oldest first.
+        ended: child id -> what told of its end, not taken yet; `news` are the new ones.
+        joining: child id -> tags that wait for its end.
+        refused: tag -> why the store refused the act behind it.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
         watched: tag -> the timer that was set for it.
@@ -38,22 +47,35 @@ class Running:
 
     __slots__ = (
         "attempts",
+        "attributes",
         "busy",
         "cancelled",
+        "chain",
+        "correlation_id",
         "crashes",
+        "depth",
         "due",
+        "ended",
+        "ending",
         "flow",
         "fresh",
         "generation",
         "gone",
+        "held",
         "id",
         "inbox",
         "inbox_seen",
         "input",
+        "joining",
         "last_at",
         "log_length",
+        "namespace",
+        "news",
         "number",
+        "origin",
         "pending",
+        "positions",
+        "refused",
         "replay",
         "results",
         "retried",
@@ -63,7 +85,7 @@ class Running:
         "watched",
     )
 
-    def __init__(self, claimed: Claimed, flow: Flow, now: float) -> None:
+    def __init__(self, claimed: Claimed, flow: Flow, now: float, codec: ValueCodec) -> None:
         self.number = claimed.number
         self.id = claimed.id
         self.flow = flow
@@ -77,9 +99,23 @@ class Running:
         self.cancelled = claimed.cancelled and not any(
             row.kind == "cancel" for row in claimed.inbox
         )
+        self.namespace = claimed.namespace
+        self.correlation_id = claimed.correlation_id
+        self.depth = claimed.depth
+        self.chain = claimed.chain
+        self.origin = claimed.origin
+        kept = claimed.attributes
+        self.attributes: dict[str, Any] = {} if kept is None else codec.decode(kept)
+        self.positions = claimed.positions
         self.replay: Replay | None = None
         self.pending: dict[str, Pending] = {}
         self.attempts: dict[str, Attempt] = {}
+        self.ending: dict[str, Attempt] = {}
+        self.held: dict[str, list[str]] = {}
+        self.ended: dict[str, InboxRow] = {}
+        self.news: list[str] = []
+        self.joining: dict[str, list[str]] = {}
+        self.refused: dict[str, Refusal] = {}
         self.results: list[Attempt] = []
         self.inbox: list[InboxRow] = []
         self.inbox_seen = 0
@@ -98,7 +134,16 @@ class Running:
             if row.id > self.inbox_seen:
                 self.inbox_seen = row.id
                 self.fresh = True
-                (self.retried if row.kind == "retry" else self.inbox).append(row)
+                self._sort_in(row)
+
+    def _sort_in(self, row: InboxRow) -> None:
+        if row.kind == "retry":
+            self.retried.append(row)
+        elif row.kind.startswith("child_"):
+            self.ended[row.name] = row
+            self.news.append(row.name)
+        else:
+            self.inbox.append(row)
 
     def redrive(
         self, log: Iterable[LogRecord], pending: bytes | None, codec: ValueCodec
@@ -117,6 +162,8 @@ class Running:
         entries += [Entry(RETRIED, at=self.last_at) for _ in self.retried]
         stored = None if pending is None else decode_pending(codec.decode(pending))
         self.pending = dict(stored or {})
+        self.joining = {}
+        positions = {} if self.positions is None else dict(codec.decode(self.positions))
         self.replay = replay = Replay(
             self.flow,
             codec.decode(self.input),
@@ -125,6 +172,7 @@ class Running:
             started=self.started,
             log=entries,
             stored=stored,
+            positions=positions,
         )
         return replay
 
@@ -139,6 +187,18 @@ class Running:
         replay = self.redrive(log, codec.pack(encode_pending(self.pending)), codec)
         replay.armed.clear()
         return replay
+
+    def take_over(self, warm: Running) -> None:
+        """Go on with the live replay that another claim left."""
+        self.replay, warm.replay = warm.replay, None
+        self.pending = warm.pending
+        self.joining = warm.joining
+        self.last_at = warm.last_at
+
+    @property
+    def pause(self) -> float:
+        """How long to leave a store alone that failed, in seconds."""
+        return float(min(_LONGEST_TROUBLE, 0.1 * 2 ** min(self.trouble, 10)))
 
     def tick(self, now: float) -> float:
         """The time for the next entry: never before its predecessor's."""
@@ -156,7 +216,15 @@ class Running:
         attempt = self.attempts[tag] = Attempt(
             self, tag, effect.name, effect.fn, args, kwargs, number, effect.options.timeout
         )
+        attempt.keyed = effect.options.idempotency_key is not None
         return attempt
+
+    def give_up(self, tag: str) -> None:
+        """Nobody waits for the attempt under this tag any more; its end is still told."""
+        attempt = self.attempts.pop(tag, None)
+        if attempt is not None:
+            self.ending[tag] = attempt
+            attempt.cancel()
 
     def watch(self, timers: Timers, fired: Callable[[Running, str], None]) -> None:
         """Have a timer for each due time, and no other."""
@@ -193,11 +261,8 @@ class Running:
         for attempt in results:
             self.attempts[attempt.tag] = attempt
         for row in messages:
-            if row.kind == "retry":
-                self.retried.append(row)
-            else:
-                self.inbox.append(row)
-                self.cancelled = self.cancelled and row.kind != "cancel"
+            self._sort_in(row)
+            self.cancelled = self.cancelled and row.kind != "cancel"
         self.inbox.sort(key=lambda row: row.id)
 
     def drop(self) -> None:
@@ -206,6 +271,8 @@ class Running:
         for attempt in self.attempts.values():
             attempt.cancel()
         self.attempts.clear()
+        self.ending.clear()
+        self.held.clear()
         if self.replay is not None:
             self.replay.close()
             self.replay = None

@@ -16,7 +16,7 @@ from triggerflow.errors import (
     SignalRefused,
     UnknownInstance,
 )
-from triggerflow.store.operations import Send, Terminate, Unblock, Verdict
+from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 
 if TYPE_CHECKING:
     from triggerflow.engine.clock import Clock
@@ -177,10 +177,10 @@ class Sending(Asking, ABC):
             if outcome.instance is None:
                 raise UnknownInstance(id)
             raise InstanceEnded(found, outcome.detail, "terminate")
-        self._ended_by_hand(found, outcome.number or 0)
+        self._ended_by_hand(found, outcome)
 
     @abstractmethod
-    def _ended_by_hand(self, id: str, number: int) -> None:
+    def _ended_by_hand(self, id: str, outcome: Outcome) -> None:
         """An instance has ended without a turn; an engine that owned it drops it."""
 
     async def _send(

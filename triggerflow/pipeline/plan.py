@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from triggerflow.store.operations import NewInstance, PlannedFiring
+from triggerflow.store.newcomer import NewInstance
+from triggerflow.store.operations import PlannedFiring
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity

@@ -6,7 +6,7 @@ and says so, and its neighbours land all the same. An unexpected error rolls the
 batch back and is raised.
 
 In a batch, the store decides in one order: the worker's fence, turns and blocks, appends,
-starts, dispatches, messages, unblocks, terminations, releases, claims.
+starts, dispatches, messages, waits, unblocks, terminations, releases, claims.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import attrs
 
+from triggerflow.store.acts import Act, Refusal
+from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.records import Claimed, FiringRecord
 
 
@@ -51,6 +53,9 @@ class Outcome:
         next_due: when the next parked instance is due, or None (claims).
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
+        told: (number, owner) of other instances that got a message (turns, terminations).
+        emitted: an activity was appended, and waits for its dispatch (turns).
+        refusals: acts that can't be done (turns, with `CONFLICT`).
     """
 
     verdict: Verdict
@@ -66,33 +71,13 @@ class Outcome:
     suspects: bool = False
     next_due: float | None = None
     detail: str = ""
+    told: tuple[tuple[int, int | None], ...] = ()
+    emitted: bool = False
+    refusals: tuple[Refusal, ...] = ()
 
 
 APPLIED = Outcome(Verdict.APPLIED)
 FENCED = Outcome(Verdict.FENCED)
-
-
-@attrs.define(slots=True)
-class NewInstance:
-    """An instance to be, as a dispatcher or a caller of `start` describes it.
-
-    `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`. `digest`
-    says whether two inputs under one key are the same; without it their bytes do.
-    """
-
-    id: str
-    flow: str
-    version: int | None
-    input: bytes
-    seed: bytes
-    created: float
-    status: str = "running"
-    cause: str | None = None
-    reason: str | None = None
-    namespace: str = ""
-    key: str | None = None
-    digest: bytes | None = None
-    correlation_id: str | None = None
 
 
 @attrs.define(slots=True)
@@ -220,8 +205,9 @@ class Turn:
     """One advance of an instance: its entries, its new pending set, its status.
 
     Precondition: the worker's epoch holds, it owns the instance, and generation and log
-    length are as stated; else `FENCED`. A turn that would park an instance whose inbox
-    has rows above `inbox_seen` keeps it owned and says `woken`.
+    length are as stated; else `FENCED`. An act that can't be done makes it `CONFLICT`. A turn
+    that would park an instance whose inbox has rows above `inbox_seen` keeps it owned and
+    says `woken`.
 
     Attributes:
         number: the store's number of the instance.
@@ -233,6 +219,7 @@ class Turn:
         consumed: inbox rows that became entries, or were dropped.
         value: result or failure record, where it ends.
         started: time of the generation's first turn; kept from the first turn on.
+        acts: what it does towards others.
     """
 
     number: int
@@ -247,6 +234,7 @@ class Turn:
     consumed: tuple[int, ...] = ()
     inbox_seen: int = 0
     value: bytes | None = None
+    acts: tuple[Act, ...] = ()
 
 
 @attrs.define(slots=True)
@@ -259,6 +247,23 @@ class Block:
     cause: str
     reason: str
     build: str
+
+
+@attrs.define(slots=True)
+class Satisfy:
+    """An activity meets a wait: tell the instance, and close the wait. `GONE` if it is none."""
+
+    wait: int
+    payload: bytes
+    at: float
+
+
+@attrs.define(slots=True)
+class Scanned:
+    """All activities up to `position` were held against these waits."""
+
+    waits: tuple[int, ...]
+    position: int
 
 
 @attrs.define(slots=True)
@@ -293,7 +298,18 @@ class Claim:
 
 
 Operation = (
-    Append | Dispatch | Start | Send | Unblock | Terminate | Turn | Block | Release | Claim
+    Append
+    | Dispatch
+    | Start
+    | Send
+    | Unblock
+    | Terminate
+    | Turn
+    | Block
+    | Satisfy
+    | Scanned
+    | Release
+    | Claim
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from triggerflow.store.operations import Batch, Outcome
@@ -16,6 +16,7 @@ from triggerflow.store.records import (
     NewTrigger,
     OutboxRow,
     TriggerRecord,
+    WaitRecord,
     WorkerRecord,
 )
 
@@ -106,6 +107,7 @@ class Store(Protocol):
         status: str | None = None,
         flow: str | None = None,
         key: str | None = None,
+        attributes: Mapping[str, str | float | bool] | None = None,
         after: int = 0,
         limit: int = 100,
         newest_first: bool = False,
@@ -135,6 +137,18 @@ class Store(Protocol):
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """Deferred dispatches, oldest first."""
+        ...
+
+    def waits(self) -> list[WaitRecord]:
+        """Open waits for activities."""
+        ...
+
+    def activities(self, after: int, limit: int) -> list[ActivityRecord]:
+        """Activities by sequence number, those above `after`, in order."""
+        ...
+
+    def recorded(self, step: str, key: str) -> bytes | None:
+        """The result that is recorded under a user's key."""
         ...
 
     def workers(self) -> list[WorkerRecord]:

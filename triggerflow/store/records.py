@@ -94,6 +94,7 @@ class InstanceRecord:
     activity: str | None
     trigger: str | None
     trigger_cid: str | None
+    positions: bytes | None = None
 
 
 @attrs.frozen
@@ -117,6 +118,30 @@ class Claimed:
     started: float | None
     log: tuple[LogRecord, ...] | None
     inbox: tuple[InboxRow, ...]
+    namespace: str = ""
+    correlation_id: str | None = None
+    depth: int = 0
+    chain: int = 0
+    origin: int = 0
+    attributes: bytes | None = None
+    positions: bytes | None = None
+
+
+@attrs.frozen
+class WaitRecord:
+    """An open wait for an activity.
+
+    Attributes:
+        pattern: encoded.
+        scanned: activities up to this one were held against it.
+    """
+
+    id: int
+    instance: int
+    generation: int
+    tag: str
+    pattern: bytes
+    scanned: int
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ from triggerflow.triggers.scope import compile_scope as compile_scope
 from triggerflow.triggers.trigger import Guard as Guard
 from triggerflow.triggers.trigger import Trigger as Trigger
 from triggerflow.triggers.trigger import define_trigger as define_trigger
+from triggerflow.triggers.waits import wait_activity as wait_activity
 
 __all__ = [
     "Guard",
@@ -20,4 +21,5 @@ __all__ = [
     "compile_pattern",
     "compile_scope",
     "define_trigger",
+    "wait_activity",
 ]

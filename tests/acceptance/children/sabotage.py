@@ -91,7 +91,7 @@ def _order() -> None:
         def early(run: Any, replay: Any, **rest: Any) -> Any:
             taken = take(run, replay, **rest)
             for tag in taken.perform:
-                self._perform(run, replay, tag)
+                self._starter.perform(run, replay, tag)
             taken.perform = []
             return taken
 

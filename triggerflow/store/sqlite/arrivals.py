@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.errors import InternalError
-from triggerflow.store.operations import (
-    Append,
-    Dispatch,
-    NewInstance,
-    Outcome,
-    PlannedFiring,
-    Start,
-    Verdict,
-)
+from triggerflow.store.newcomer import NewInstance
+from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
 from triggerflow.store.sqlite import registry
 from triggerflow.store.sqlite.reads import firings_of
@@ -33,7 +26,7 @@ def next_number(db: sqlite3.Connection, table: str) -> int:
     return 1 if row is None else row[0] + 1
 
 
-class _Arrivals:
+class Arrivals:
     """Rows gathered for one transaction and then written together."""
 
     def __init__(self, db: sqlite3.Connection, worker: int | None = None) -> None:
@@ -46,8 +39,17 @@ class _Arrivals:
         self.generations: list[tuple[Any, ...]] = []
         self._triggers: dict[str, tuple[int, str]] | None = None
         self._number = 0
+        self._horizon: int | None = None
+
+    @property
+    def horizon(self) -> int:
+        """The newest activity before this batch's own."""
+        if self._horizon is None:
+            self._horizon = next_number(self.db, "activity") - 1
+        return self._horizon
 
     def trigger(self, cid: str) -> tuple[int, str]:
+        """Number and name of a trigger."""
         if self._triggers is None:
             rows = self.db.execute("SELECT cid, id, name FROM trigger_spec")
             self._triggers = {each: (number, name) for each, number, name in rows}
@@ -62,12 +64,16 @@ class _Arrivals:
         activity: int | None,
         trigger: int | None,
         owned: list[Claimed] | None = None,
+        kin: tuple[int, str, bool, bool] | None = None,
     ) -> int:
+        """Gather a new instance; `kin` is its parent's number and tag, awaited, abandoned."""
         if not self._number:
             self._number = next_number(self.db, "instance")
         number = self._number
         self._number += 1
         mine = owned is not None and self.worker is not None and new.status == "running"
+        origin = self.horizon if activity is None else activity
+        parent, tag, awaited, abandoned = kin or (None, None, False, False)
         self.instances.append(
             (
                 number,
@@ -84,11 +90,18 @@ class _Arrivals:
                 activity,
                 trigger,
                 new.created,
+                parent,
+                tag,
+                awaited,
+                abandoned,
+                new.depth,
+                new.chain,
+                origin,
             )
         )
         self.generations.append((number, new.seed, new.input, new.digest))
         if mine and owned is not None:
-            owned.append(_claimed(number, new))
+            owned.append(_claimed(number, new, origin))
         return number
 
     def fire(
@@ -98,7 +111,9 @@ class _Arrivals:
         generation: int,
         at: float,
         owned: list[Claimed] | None = None,
+        chain: int = 0,
     ) -> None:
+        """Gather a firing, and what it starts."""
         trigger, _ = self.trigger(planned.trigger_cid)
         if planned.outcome == "deferred":
             self.outbox.append((seq, trigger, generation, at))
@@ -106,17 +121,19 @@ class _Arrivals:
         started = None
         if planned.instance is not None:
             started = planned.instance.id
+            planned.instance.chain = chain
             self.instance(planned.instance, seq, trigger, owned)
         self.firings.append(
             (seq, trigger, started, planned.outcome, planned.error, generation, at)
         )
 
     def write(self) -> None:
+        """Insert all of it."""
         db = self.db
         if self.activities:
             db.executemany(
-                "INSERT INTO activity (seq, cid, types, actors, document, received)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO activity (seq, cid, types, actors, document, received, cause,"
+                " depth) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 self.activities,
             )
         if self.firings:
@@ -134,8 +151,9 @@ class _Arrivals:
         if self.instances:
             db.executemany(
                 "INSERT INTO instance (id, public_id, namespace, flow, version, status, owner,"
-                " cause, reason, key, correlation_id, activity, trigger_spec, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " cause, reason, key, correlation_id, activity, trigger_spec, created,"
+                " parent, parent_tag, awaited, abandoned, depth, chain, origin)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self.instances,
             )
             db.executemany(
@@ -145,7 +163,7 @@ class _Arrivals:
             )
 
 
-def _claimed(number: int, new: NewInstance) -> Claimed:
+def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
     """A new instance as its owner gets it."""
     return Claimed(
         number=number,
@@ -162,6 +180,11 @@ def _claimed(number: int, new: NewInstance) -> Claimed:
         started=None,
         log=(),
         inbox=(),
+        namespace=new.namespace,
+        correlation_id=new.correlation_id,
+        depth=new.depth,
+        chain=new.chain,
+        origin=origin,
     )
 
 
@@ -177,7 +200,7 @@ def append(
             (cids,),
         )
     )
-    rows = _Arrivals(db, worker)
+    rows = Arrivals(db, worker)
     seq = next_number(db, "activity")
     duplicates: list[tuple[int, str, int]] = []
     fresh: list[tuple[int, Append, int, list[Claimed]]] = []
@@ -191,7 +214,9 @@ def append(
             known[op.cid] = seq
             owned: list[Claimed] = []
             fresh.append((index, op, seq, owned))
-            rows.activities.append((seq, op.cid, op.types, op.actors, op.document, op.received))
+            rows.activities.append(
+                (seq, op.cid, op.types, op.actors, op.document, op.received, None, 0)
+            )
             if op.firings is None:
                 rows.outbox.append((seq, None, generation, op.received))
             else:
@@ -211,7 +236,7 @@ def append(
         outcomes[index] = Outcome(Verdict.DUPLICATE, seq=number, firings=firings)
 
 
-def _written(rows: _Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
+def _written(rows: Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
     if op.firings is None:
         return None
     return tuple(
@@ -231,13 +256,13 @@ def _written(rows: _Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
 
 def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
     """Decide and write deferred dispatches; see `operations.Dispatch`."""
-    rows = _Arrivals(db)
+    rows = Arrivals(db)
     for index, op in items:
         outcomes[index] = _dispatch(db, op, rows)
     rows.write()
 
 
-def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: _Arrivals) -> Outcome:
+def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Outcome:
     if not db.execute("SELECT 1 FROM outbox WHERE id = ?", (op.outbox,)).fetchone():
         return Outcome(Verdict.GONE)
     db.execute("DELETE FROM outbox WHERE id = ?", (op.outbox,))
@@ -247,24 +272,25 @@ def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: _Arrivals) -> Outcome:
             "SELECT trigger_spec FROM firing WHERE activity = ?", (op.seq,)
         )
     }
+    (chain,) = db.execute("SELECT depth FROM activity WHERE seq = ?", (op.seq,)).fetchone()
     for planned in op.firings:
         if rows.trigger(planned.trigger_cid)[0] not in fired:
-            rows.fire(op.seq, planned, op.registry, op.received)
+            rows.fire(op.seq, planned, op.registry, op.received, chain=chain)
     return Outcome(Verdict.APPLIED, seq=op.seq)
 
 
 def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Outcomes) -> None:
     """Decide and write starts; see `operations.Start`."""
-    rows = _Arrivals(db, worker)
+    rows = Arrivals(db, worker)
     keys: dict[tuple[str, str, str], NewInstance] = {}
     for index, op in items:
         new = op.instance
         if new.key is not None:
-            rival = _holder(db, op, keys)
+            rival = holder(db, new, keys)
             if rival is not None:
-                holder, same = rival
+                who, same = rival
                 outcomes[index] = Outcome(
-                    Verdict.DUPLICATE if same else Verdict.CONFLICT, instance=holder
+                    Verdict.DUPLICATE if same else Verdict.CONFLICT, instance=who
                 )
                 continue
             keys[(new.namespace, new.flow, new.key)] = new
@@ -276,10 +302,14 @@ def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Ou
     rows.write()
 
 
-def _holder(
-    db: sqlite3.Connection, op: Start, keys: dict[tuple[str, str, str], NewInstance]
+def holder(
+    db: sqlite3.Connection, new: NewInstance, keys: dict[tuple[str, str, str], NewInstance]
 ) -> tuple[str, bool] | None:
-    new = op.instance
+    """Who holds the key of a new instance, and whether with the same input; None if nobody.
+
+    Args:
+        keys: what this batch has given out already.
+    """
     name = (new.namespace, new.flow, new.key or "")
     earlier = keys.get(name)
     if earlier is not None:

@@ -13,6 +13,8 @@ from triggerflow.store.operations import (
     Dispatch,
     Outcome,
     Release,
+    Satisfy,
+    Scanned,
     Send,
     Start,
     Terminate,
@@ -20,7 +22,7 @@ from triggerflow.store.operations import (
     Unblock,
     Verdict,
 )
-from triggerflow.store.sqlite import arrivals, claims, messages, turns, workers
+from triggerflow.store.sqlite import arrivals, claims, messages, turns, waits, workers
 
 _NEEDS_WORKER: Final = (Turn, Block, Release, Claim)
 _WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
@@ -61,6 +63,10 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         messages.send(
             db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes
         )
+    if Satisfy in groups:
+        waits.satisfy(db, groups[Satisfy], outcomes)
+    if Scanned in groups:
+        waits.scanned(db, groups[Scanned], outcomes)
     for index, op in groups.get(Unblock, ()):
         outcomes[index] = messages.unblock(db, op)
     for index, op in groups.get(Terminate, ()):

@@ -100,7 +100,8 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
     found = []
     for row in db.execute(
         "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
-        " i.crashes, i.cancelled, g.input, g.seed, i.started FROM instance i"
+        " i.crashes, i.cancelled, g.input, g.seed, i.started, i.namespace, i.correlation_id,"
+        " i.depth, i.chain, i.origin, i.attributes, g.positions FROM instance i"
         " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
         " WHERE i.id IN (SELECT value FROM json_each(?)) ORDER BY i.id",
         (chosen,),
@@ -108,7 +109,8 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
         number, _, _, _, generation, length = row[:6]
         warm = op.warm.get(number) == (generation, length)
         log = None if warm else tuple(log_of(db, number, generation)) if length else ()
-        fields = [*row[:8], bool(row[8]), *row[9:], log, tuple(inboxes.get(number, ()))]
+        inbox = tuple(inboxes.get(number, ()))
+        fields = [*row[:8], bool(row[8]), *row[9:12], log, inbox, *row[12:]]
         found.append(Claimed(*fields))
     return tuple(found)
 

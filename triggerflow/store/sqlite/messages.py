@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
+from triggerflow.store.sqlite import kin
 from triggerflow.store.sqlite.arrivals import next_number
 from triggerflow.store.sqlite.turns import clear_inboxes
 
@@ -77,6 +78,8 @@ def send(
         db.executemany("UPDATE instance SET cancelled = 1 WHERE id = ?", cancelled)
 
 
+# None, encoded: a cancel carries nothing.
+_NONE = b"\xf6"
 _INSERT = (
     "INSERT INTO inbox (id, instance, kind, name, payload, dedup, digest, at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -155,5 +158,14 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
         (op.value, op.at, number),
     )
     db.execute("DELETE FROM tried WHERE instance = ?", (number,))
+    db.execute("DELETE FROM wait WHERE instance = ?", (number,))
     clear_inboxes(db, [number])
-    return Outcome(Verdict.APPLIED, instance=op.instance, number=number, owner=owner)
+    letters = kin.cancel_children(db, [(number, op.at)], _NONE)
+    letters += kin.tell_parents(db, [(number, "cancelled", op.value, op.at)])
+    return Outcome(
+        Verdict.APPLIED,
+        instance=op.instance,
+        number=number,
+        owner=owner,
+        told=tuple(kin.post(db, letters)),
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.records import (
@@ -23,7 +25,7 @@ _INSTANCE = (
     "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
     " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
     " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
-    " g.input, g.seed, a.cid, t.name, t.cid FROM instance i"
+    " g.input, g.seed, a.cid, t.name, t.cid, g.positions FROM instance i"
     " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
     " LEFT JOIN instance p ON p.id = i.parent LEFT JOIN activity a ON a.seq = i.activity"
     " LEFT JOIN trigger_spec t ON t.id = i.trigger_spec"
@@ -62,6 +64,7 @@ def instances(
     status: str | None,
     flow: str | None,
     key: str | None,
+    attributes: Mapping[str, str | float | bool] | None = None,
     after: int,
     limit: int,
     newest_first: bool,
@@ -72,6 +75,9 @@ def instances(
         if value is not None:
             where.append(f"i.{column} = ?")
             values.append(value)
+    for name, wanted in (attributes or {}).items():
+        where.append("i.id IN (SELECT instance FROM attribute WHERE name = ? AND value = ?)")
+        values += [name, searchable(wanted)]
     if after:
         where.append(f"i.id {'<' if newest_first else '>'} ?")
         values.append(str(after))
@@ -121,6 +127,31 @@ def firings_of(db: sqlite3.Connection, cid: str) -> list[FiringRecord]:
         (cid,),
     )
     return [FiringRecord(*row) for row in rows]
+
+
+def activities(db: sqlite3.Connection, after: int, limit: int) -> list[ActivityRecord]:
+    """Activities above a sequence number, in order."""
+    rows = db.execute(
+        "SELECT seq, cid, types, actors, document, received FROM activity"
+        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, limit),
+    )
+    return [ActivityRecord(*row) for row in rows]
+
+
+def recorded(db: sqlite3.Connection, step: str, key: str) -> bytes | None:
+    """The result that is recorded under a user's key."""
+    row = db.execute(
+        "SELECT value FROM recorded WHERE step = ? AND key = ?", (step, key)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def searchable(value: object) -> str:
+    """A search attribute's value as text: 1 and 1.0 are one, 1, "1" and true are three."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def triggers(db: sqlite3.Connection, at: int | None = None) -> tuple[TriggerRecord, ...]:

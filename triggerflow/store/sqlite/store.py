@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from triggerflow.store.sqlite import (
     registry,
     schema,
     turns,
+    waits,
     workers,
 )
 from triggerflow.store.sqlite.batch import carry_out
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         NewTrigger,
         OutboxRow,
         TriggerRecord,
+        WaitRecord,
         WorkerRecord,
     )
 
@@ -216,6 +218,7 @@ class SqliteStore:
         status: str | None = None,
         flow: str | None = None,
         key: str | None = None,
+        attributes: Mapping[str, str | float | bool] | None = None,
         after: int = 0,
         limit: int = 100,
         newest_first: bool = False,
@@ -227,6 +230,7 @@ class SqliteStore:
                 status=status,
                 flow=flow,
                 key=key,
+                attributes=attributes,
                 after=after,
                 limit=limit,
                 newest_first=newest_first,
@@ -261,6 +265,18 @@ class SqliteStore:
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """See `Store.outbox`."""
         return self._read(lambda db: reads.outbox(db, limit, after))
+
+    def waits(self) -> list[WaitRecord]:
+        """See `Store.waits`."""
+        return self._read(waits.waits)
+
+    def activities(self, after: int, limit: int) -> list[ActivityRecord]:
+        """See `Store.activities`."""
+        return self._read(lambda db: reads.activities(db, after, limit))
+
+    def recorded(self, step: str, key: str) -> bytes | None:
+        """See `Store.recorded`."""
+        return self._read(lambda db: reads.recorded(db, step, key))
 
     def workers(self) -> list[WorkerRecord]:
         """See `Store.workers`."""

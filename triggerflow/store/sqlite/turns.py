@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
+from triggerflow.store.sqlite import acts, generations, kin
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,6 +38,9 @@ def turns(
     }
     won: list[tuple[int, Turn]] = []
     blocks: list[Block] = []
+    checking = acts.Checking(
+        db, frozenset(op.number for _, op in items if getattr(op, "status", "") in ENDED)
+    )
     for index, op in items:
         if standing.pop(op.number, None) != (worker, op.generation, op.log_length):
             # Once is enough: a second turn in this batch builds on a log that is gone.
@@ -44,19 +49,38 @@ def turns(
         if isinstance(op, Block):
             blocks.append(op)
         else:
+            if op.acts:
+                refusals = checking.refusals(op)
+                if refusals:
+                    outcomes[index] = Outcome(Verdict.CONFLICT, refusals=refusals)
+                    continue
             won.append((index, op))
         outcomes[index] = APPLIED
     if won:
-        _write(db, won, outcomes)
+        _write(db, worker, won, outcomes)
     for op in blocks:
         _block(db, op)
 
 
-def _write(db: sqlite3.Connection, won: list[tuple[int, Turn]], outcomes: list[Any]) -> None:
+def _write(
+    db: sqlite3.Connection, worker: int, won: list[tuple[int, Turn]], outcomes: list[Any]
+) -> None:
+    told: kin.Told = []
+    emitted: set[int] = set()
+    if any(op.acts or op.status in ENDED for _, op in won):
+        told, emitted = acts.carry_out(db, worker, won)
+    # What they were told is found here, if they are about to park.
     woken = _unseen(db, [op for _, op in won if op.status == "waiting"])
     for index, op in won:
         if op.number in woken:
             outcomes[index] = _WOKEN
+    if told or emitted:
+        # One turn passes on what the whole batch has told.
+        first = won[0][0]
+        woke = outcomes[first].woken
+        outcomes[first] = Outcome(
+            Verdict.APPLIED, woken=woke, told=tuple(told), emitted=bool(emitted)
+        )
     entries = [
         (
             op.number,
@@ -94,6 +118,10 @@ def _write(db: sqlite3.Connection, won: list[tuple[int, Turn]], outcomes: list[A
                 for op in staying
             ],
         )
+    for op in staying:
+        for act in op.acts:
+            if isinstance(act, ContinueAsNew):
+                generations.turn_over(db, op, act)
     leaving = [op for _, op in won if op.status != "running" and op.number not in woken]
     if leaving:
         _leave(db, leaving)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import (
     Append,
     Batch,
     Block,
     Claim,
     LogRow,
-    NewInstance,
     Operation,
     Outcome,
     PlannedFiring,

@@ -1,0 +1,153 @@
+"""What a turn does towards others, in its own commit: children, messages, activities.
+
+An act that can't be done (the target has ended, the key is held) refuses the whole turn: the
+outcome is `CONFLICT` and names the tags, nothing is written, and the owner takes the turn
+again with those effects as failures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from triggerflow.store.newcomer import NewInstance
+
+
+@attrs.define(slots=True)
+class SpawnChild:
+    """Start a child; its parent is the instance of the turn. Refused: ``key``, by its holder.
+
+    Attributes:
+        awaited: the parent waits for its end from now on.
+        abandoned: it goes on when the parent is cancelled.
+    """
+
+    tag: str
+    instance: NewInstance
+    awaited: bool
+    abandoned: bool
+
+
+@attrs.define(slots=True)
+class AwaitChild:
+    """From now on the child's end is told; it is told at once if it has ended."""
+
+    child: str
+
+
+@attrs.define(slots=True)
+class CancelChild:
+    """Ask a child to end; one that has ended, or was asked before, is left alone.
+
+    With `forget`, its end is no longer waited for.
+    """
+
+    child: str
+    none: bytes
+    at: float
+    forget: bool = False
+
+
+@attrs.define(slots=True)
+class SendMessage:
+    """Put a signal into another instance's inbox. Refused: ``unknown`` or ``ended``."""
+
+    tag: str
+    instance: str
+    name: str
+    payload: bytes
+    at: float
+
+
+@attrs.define(slots=True)
+class EmitActivity:
+    """Append an activity; its dispatch is deferred. One that is there stays as it is."""
+
+    cid: str
+    document: bytes
+    types: str
+    actors: str
+    received: float
+    depth: int
+
+
+@attrs.define(slots=True)
+class OpenWait:
+    """Wait for an activity that meets the pattern and comes after `position`."""
+
+    tag: str
+    pattern: bytes
+    position: int
+
+
+@attrs.define(slots=True)
+class CloseWait:
+    """Nobody waits under this tag any more."""
+
+    tag: str
+
+
+@attrs.define(slots=True)
+class SetAttributes:
+    """Search attributes: all of them, encoded, and those that change, None to remove."""
+
+    attributes: bytes
+    changed: dict[str, str | float | bool | None]
+
+
+@attrs.define(slots=True)
+class RecordResult:
+    """The first result under a user's key. Refused: ``recorded``, with the first result."""
+
+    tag: str
+    step: str
+    key: str
+    value: bytes
+    at: float
+
+
+@attrs.define(slots=True)
+class ContinueAsNew:
+    """The generation ends with this turn; the next one begins, runnable.
+
+    `keep` is how many generations keep their logs, the new one counted.
+    """
+
+    version: int
+    input: bytes
+    seed: bytes
+    positions: bytes | None
+    keep: int = 2
+
+
+Act = (
+    SpawnChild
+    | AwaitChild
+    | CancelChild
+    | SendMessage
+    | EmitActivity
+    | OpenWait
+    | CloseWait
+    | SetAttributes
+    | RecordResult
+    | ContinueAsNew
+)
+
+
+@attrs.frozen
+class Refusal:
+    """Why an act can't be done.
+
+    Attributes:
+        tag: the effect behind it.
+        why: ``key``, ``unknown``, ``ended`` or ``recorded``.
+        detail: the holder's id, or the status that was found.
+        value: the result that is recorded.
+    """
+
+    tag: str
+    why: str
+    detail: str = ""
+    value: bytes | None = None

@@ -1,0 +1,250 @@
+"""Writing what turns do towards others; see `triggerflow.store.acts`.
+
+First all acts of a batch are checked, so that a turn which can't do one of its own writes
+nothing; then those of the turns that won are written, before the turns themselves: an
+instance that parks in this batch must see what its neighbours in it have sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.store.acts import (
+    AwaitChild,
+    CancelChild,
+    CloseWait,
+    ContinueAsNew,
+    EmitActivity,
+    OpenWait,
+    RecordResult,
+    Refusal,
+    SendMessage,
+    SetAttributes,
+    SpawnChild,
+)
+from triggerflow.store.records import ENDED
+from triggerflow.store.sqlite import generations, kin
+from triggerflow.store.sqlite.arrivals import Arrivals, holder, next_number
+from triggerflow.store.sqlite.reads import searchable
+from triggerflow.store.sqlite.registry import generation as registry_generation
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from triggerflow.store.newcomer import NewInstance
+    from triggerflow.store.operations import Turn
+
+
+class Checking:
+    """Which acts of a batch can't be done, turn by turn, in the batch's order."""
+
+    def __init__(self, db: sqlite3.Connection, ending: frozenset[int]) -> None:
+        """
+        Args:
+            ending: instances that end in this batch: nobody can write to them any more.
+        """
+        self._db = db
+        self._ending = ending
+        self._keys: dict[tuple[str, str, str], NewInstance] = {}
+        self._recorded: dict[tuple[str, str], bytes] = {}
+        self._newborn: set[str] = set()
+
+    def refusals(self, turn: Turn) -> tuple[Refusal, ...]:
+        """What a turn can't do; if it is nothing, what it does counts for the next ones."""
+        keys = dict(self._keys)
+        recorded = dict(self._recorded)
+        newborn = {act.instance.id for act in turn.acts if isinstance(act, SpawnChild)}
+        newborn |= self._newborn
+        found = []
+        for act in turn.acts:
+            refusal = None
+            if isinstance(act, SpawnChild):
+                refusal = self._spawn(act, keys)
+            elif isinstance(act, SendMessage):
+                refusal = None if act.instance in newborn else self._send(act, turn.number)
+            elif isinstance(act, RecordResult):
+                refusal = self._record(act, recorded)
+            if refusal is not None:
+                found.append(refusal)
+        if not found:
+            self._keys, self._recorded, self._newborn = keys, recorded, newborn
+        return tuple(found)
+
+    def _spawn(
+        self, act: SpawnChild, keys: dict[tuple[str, str, str], NewInstance]
+    ) -> Refusal | None:
+        new = act.instance
+        if new.key is None:
+            return None
+        rival = holder(self._db, new, keys)
+        if rival is not None:
+            return Refusal(act.tag, "key", rival[0])
+        keys[(new.namespace, new.flow, new.key)] = new
+        return None
+
+    def _send(self, act: SendMessage, sender: int) -> Refusal | None:
+        row = self._db.execute(
+            "SELECT id, status FROM instance WHERE public_id = ?", (act.instance,)
+        ).fetchone()
+        if row is None:
+            return Refusal(act.tag, "unknown")
+        number, status = row
+        if status in ENDED or (number in self._ending and number != sender):
+            return Refusal(act.tag, "ended", status)
+        return None
+
+    def _record(
+        self, act: RecordResult, recorded: dict[tuple[str, str], bytes]
+    ) -> Refusal | None:
+        name = (act.step, act.key)
+        first = recorded.get(name)
+        if first is None:
+            row = self._db.execute(
+                "SELECT value FROM recorded WHERE step = ? AND key = ?", name
+            ).fetchone()
+            first = None if row is None else row[0]
+        if first is not None:
+            return Refusal(act.tag, "recorded", value=first)
+        recorded[name] = act.value
+        return None
+
+
+def carry_out(
+    db: sqlite3.Connection, worker: int, won: Sequence[tuple[int, Turn]]
+) -> tuple[kin.Told, set[int]]:
+    """Write the acts of turns that won.
+
+    Returns:
+        Who got a message, and the indexes of the turns that emitted an activity.
+    """
+    writing = _Writing(db, worker)
+    emitted = set()
+    for index, turn in won:
+        for act in turn.acts:
+            if isinstance(act, EmitActivity):
+                if writing.emit(turn, act):
+                    emitted.add(index)
+            else:
+                writing.act(turn, act)
+    return writing.finish(won), emitted
+
+
+class _Writing:
+    def __init__(self, db: sqlite3.Connection, worker: int) -> None:
+        self.db = db
+        self.rows = Arrivals(db, worker)
+        self.messages: list[SendMessage] = []
+        self.joins: dict[int, list[str]] = {}
+        self.cancels: list[tuple[int, CancelChild]] = []
+        self.seq = 0
+
+    def act(self, turn: Turn, act: Any) -> None:
+        db = self.db
+        if isinstance(act, SpawnChild):
+            self.rows.instance(
+                act.instance,
+                None,
+                None,
+                kin=(turn.number, act.tag, act.awaited, act.abandoned),
+            )
+        elif isinstance(act, AwaitChild):
+            self.joins.setdefault(turn.number, []).append(act.child)
+        elif isinstance(act, CancelChild):
+            self.cancels.append((turn.number, act))
+        elif isinstance(act, SendMessage):
+            self.messages.append(act)
+        elif isinstance(act, OpenWait):
+            db.execute(
+                "INSERT INTO wait (instance, generation, tag, pattern, position, scanned)"
+                " VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+                (turn.number, turn.generation, act.tag, act.pattern, act.position),
+            )
+        elif isinstance(act, CloseWait):
+            db.execute(
+                "DELETE FROM wait WHERE instance = ? AND generation = ? AND tag = ?",
+                (turn.number, turn.generation, act.tag),
+            )
+        elif isinstance(act, SetAttributes):
+            _set_attributes(db, turn.number, act)
+        elif isinstance(act, RecordResult):
+            db.execute(
+                "INSERT INTO recorded (step, key, value, instance, at) VALUES (?, ?, ?, ?, ?)",
+                (act.step, act.key, act.value, turn.number, act.at),
+            )
+        elif isinstance(act, ContinueAsNew):
+            generations.begin_next(db, turn, act)
+
+    def emit(self, turn: Turn, act: EmitActivity) -> bool:
+        """Append an activity with its outbox row, unless it is there."""
+        if self.db.execute("SELECT 1 FROM activity WHERE cid = ?", (act.cid,)).fetchone():
+            return False
+        seq = next_number(self.db, "activity")
+        self.db.execute(
+            "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                seq,
+                act.cid,
+                act.types,
+                act.actors,
+                act.document,
+                act.received,
+                turn.number,
+                act.depth,
+            ),
+        )
+        self.db.execute(
+            "INSERT INTO outbox (activity, trigger_spec, registry, created)"
+            " VALUES (?, NULL, ?, ?)",
+            (seq, registry_generation(self.db), act.received),
+        )
+        return True
+
+    def _letter(self, act: SendMessage) -> kin.Letter:
+        (number,) = self.db.execute(
+            "SELECT id FROM instance WHERE public_id = ?", (act.instance,)
+        ).fetchone()
+        return number, "signal", act.name, act.payload, act.at
+
+    def finish(self, won: Sequence[tuple[int, Turn]]) -> kin.Told:
+        db = self.db
+        self.rows.write()
+        gone = frozenset(turn.number for _, turn in won if turn.status in ENDED)
+        # Now that the newcomers have their rows: a message may be for one of them.
+        letters = [self._letter(act) for act in self.messages]
+        for parent, act in self.cancels:
+            letters += kin.cancel_one(db, parent, act.child, act.none, act.at)
+            if act.forget:
+                db.execute(
+                    "UPDATE instance SET awaited = 0 WHERE public_id = ? AND parent = ?",
+                    (act.child, parent),
+                )
+        ended = [
+            (turn.number, turn.status, turn.value, turn.at)
+            for _, turn in won
+            if turn.number in gone
+        ]
+        cancelled = [(number, at) for number, status, _, at in ended if status == "cancelled"]
+        letters += kin.cancel_children(db, cancelled, b"\xf6")
+        letters += kin.tell_parents(db, ended, gone)
+        at = max((turn.at for _, turn in won), default=0.0)
+        for parent, children in self.joins.items():
+            letters += kin.answer_joins(db, parent, children, at)
+        return kin.post(db, [each for each in letters if each[0] not in gone])
+
+
+def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> None:
+    db.execute("UPDATE instance SET attributes = ? WHERE id = ?", (act.attributes, number))
+    db.executemany(
+        "DELETE FROM attribute WHERE instance = ? AND name = ?",
+        [(number, name) for name in act.changed],
+    )
+    db.executemany(
+        "INSERT INTO attribute (name, value, instance) VALUES (?, ?, ?)",
+        [
+            (name, searchable(value), number)
+            for name, value in act.changed.items()
+            if value is not None
+        ],
+    )

@@ -375,6 +375,9 @@ COMMITS = {
     ("engine/executor.py", "Executor._block", "self._committer.submit"),
     # Instances of which the store knows more than their owner.
     ("engine/executor.py", "Executor._hand_back", "self._committer.submit"),
+    # What steps say of their progress.
+    ("engine/heartbeats.py", "Heartbeats.submit", "self._committer.submit"),
+    ("engine/heartbeats.py", "Pulse.send", "self._heartbeats.submit"),
     # The committer's own longer forms.
     ("engine/committer.py", "Committer.ask", "self.submit"),
     ("engine/committer.py", "Committer.ask_all", "self.submit"),
@@ -477,7 +480,7 @@ PUBLIC = """
     TimedOut Trigger TriggerflowError UnknownFlow UnknownInstance WaitTimedOut Won call cid_of
     compile_pattern days decode_document define_trigger drive encode_document flow gather
     hookimpl hours minutes now parse_json patched race random side_effect sleep sleep_until
-    step_context uuid4 wait_signal SignalRefused inbox NoStep trusted
+    step_context uuid4 wait_signal SignalRefused inbox NoStep trusted AttemptOver Progress
 """.split()  # noqa: SIM905
 # fmt: on
 
@@ -523,11 +526,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_every_public_error_is_a_triggerflow_error() -> None:
-    """One root for all errors; what unwinds a flow is no ``Exception``."""
+    """One root for all errors; what unwinds a flow or step is no ``Exception``."""
     for name in PUBLIC:
         found = getattr(triggerflow, name)
         if isinstance(found, type) and issubclass(found, BaseException):
-            if name == "FlowCancelled":
+            if name in ("FlowCancelled", "AttemptOver"):
                 assert not issubclass(found, Exception)
             elif name != "RetryAfter":
                 assert issubclass(found, triggerflow.TriggerflowError), name

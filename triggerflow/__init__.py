@@ -48,8 +48,10 @@ if _TYPE_CHECKING:
     from triggerflow.engine.views import Appended as Appended
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
+    from triggerflow.engine.views import Progress as Progress
     from triggerflow.engine.views import Rejected as Rejected
     from triggerflow.errors import ActivityRejected as ActivityRejected
+    from triggerflow.errors import AttemptOver as AttemptOver
     from triggerflow.errors import DecodingRefused as DecodingRefused
     from triggerflow.errors import DefinitionError as DefinitionError
     from triggerflow.errors import Diverged as Diverged
@@ -119,9 +121,10 @@ _HOMES = {
     ),
     "triggerflow.engine.context": ("step_context",),
     "triggerflow.engine.engine": ("Engine",),
-    "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Rejected"),
+    "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Progress", "Rejected"),
     "triggerflow.errors": (
         "ActivityRejected",
+        "AttemptOver",
         "DecodingRefused",
         "DefinitionError",
         "Diverged",

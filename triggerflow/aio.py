@@ -169,6 +169,7 @@ class AsyncioClient:
     unblock = _verb(Engine.unblock)
     get = _verb(Engine.get)
     log = _verb(Engine.log)
+    progress = _verb(Engine.progress)
     replay = _verb(Engine.replay)
     instances = _listing(Engine.instances)
     wait = _verb(Engine.wait)

@@ -142,6 +142,7 @@ class Client:
     unblock = _verb(Engine.unblock)
     get = _verb(Engine.get)
     log = _verb(Engine.log)
+    progress = _verb(Engine.progress)
     replay = _verb(Engine.replay)
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)

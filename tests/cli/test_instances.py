@@ -44,6 +44,22 @@ def test_show_tells_everything(driven):
     assert [entry["tag"] for entry in found["log"]] == ["call:look_up#0", "call:refuse#0"]
 
 
+def test_show_tells_what_a_step_said_of_its_progress(project):
+    """The last heartbeat of a pending call stands beside it, as text and as JSON."""
+    project.change(
+        'return {"email": f"mail:{actor}", "tries": 3}',
+        'tf.step_context().heartbeat({"rows": 600})\n    raise tf.RetryAfter(tf.days(1))',
+    )
+    project.change(
+        'activity["actor"]))\n', 'activity["actor"]).using(retry=tf.RetryPolicy()))\n'
+    )
+    project.run("append", project.lines(NOTE), "--work")
+    out = project.run("show", project.id_of("simple")).stdout
+    assert '{"rows": 600}' in out
+    (pending,) = project.json("show", project.id_of("simple"))["pending"]
+    assert pending["progress"]["details"] == {"rows": 600}
+
+
 def test_show_without_the_app(driven):
     """What the store has can be looked at without the code."""
     found_id = driven.id_of("simple")

@@ -626,6 +626,84 @@ def test_abandoned_thread_does_not_count_against_the_pool(
     assert real(scenario) == 1
 
 
+@pytest.mark.parametrize("way", ["cancelled", "terminated", "race lost", "completed"])
+def test_thread_that_nobody_waits_for_does_not_count_against_the_pool(
+    new_app, real, make_sqlite, way
+):
+    """Where its attempt is over but its thread runs on, another thread takes its place."""
+    app = new_app(make_sqlite())
+    overdue = _Overdue()
+
+    @app.flow
+    def f(_):
+        hung = tf.call(overdue.step).using(name="hung")
+        yield tf.race(hung, tf.wait_signal("lost"))
+        yield tf.wait_signal("go")
+
+    @app.flow
+    def quick(n):
+        return (yield tf.call(abs, n))
+
+    async def scenario():
+        async with app.open(threads=1) as engine:
+            performer = engine._executor.performer
+            id = await engine.start(f)
+            await overdue.has_begun()
+            late = await engine.start(quick, -1)
+            await _until(lambda: len(_attempts(engine)) == 2)
+            if way == "cancelled":
+                await engine.cancel(id)
+            elif way == "terminated":
+                await engine.terminate(id)
+            elif way == "race lost":
+                await engine.signal(id, "lost")
+            else:
+                await engine.complete(id, "race#0[0]/call:hung#0")
+            try:
+                with trio.fail_after(5):
+                    found = [(await engine.wait(late)).result]
+                # Then the thread comes back, and counts again.
+                assert performer._most == 2
+                overdue.release.set()
+                await _until(lambda: performer._most == 1)
+                found.append((await engine.wait(await engine.start(quick, -2))).result)
+            finally:
+                overdue.release.set()
+            return found
+
+    assert real(scenario) == [1, 2]
+    assert overdue.calls == [1]
+
+
+def test_step_that_is_over_before_its_thread_begins_never_begins(new_app, real, make_sqlite):
+    """What waited for a thread and lost meanwhile is not run, and no thread is replaced."""
+    app = new_app(make_sqlite())
+    overdue = _Overdue()
+    ran = []
+
+    hung = one_call(app, lambda: tf.call(overdue.step).using(name="step"))
+
+    @app.flow
+    def behind(_):
+        yield tf.call(ran.append, 1).using(name="append")
+
+    async def scenario():
+        async with app.open(threads=1) as engine:
+            first = await engine.start(hung)
+            await overdue.has_begun()
+            second = await engine.start(behind)
+            await _until(lambda: len(_attempts(engine)) == 2)
+            await engine.cancel(second)
+            assert (await engine.wait(second)).status == "cancelled"
+            assert engine._executor.performer._most == 1
+            overdue.release.set()
+            await engine.wait(first)
+            return [(await engine.get(each)).status for each in (first, second)]
+
+    assert real(scenario) == ["done", "cancelled"]
+    assert ran == []
+
+
 # --- many at once, and stopping
 
 

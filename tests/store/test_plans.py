@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from triggerflow.store.operations import (
@@ -16,6 +17,7 @@ from triggerflow.store.operations import (
     Block,
     Claim,
     Dispatch,
+    Heartbeat,
     LogRow,
     NewInstance,
     PlannedFiring,
@@ -31,7 +33,7 @@ from triggerflow.store.sqlite import SqliteStore
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
 ROWS = 20_000
-LARGE = ("activity", "firing", "generation", "inbox", "instance", "log", "tried")
+LARGE = ("activity", "firing", "generation", "inbox", "instance", "log", "progress", "tried")
 # Partial indexes that hold only what the question is about: walking them is no waste.
 SMALL = ("instance_active", "instance_blocked", "instance_due")
 
@@ -133,6 +135,13 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         mine, yours = own(), own()
         commit(parking(mine.number, 0, NOW + 5), parking(yours.number, 0, None, "done"))
 
+    def say() -> None:
+        mine = own()
+        commit(Heartbeat(mine.number, 1, "call:b#0", b"half", NOW))
+        store.progress(mine.number, 1)
+        over = parking(mine.number, 0, None, "done")
+        commit(attrs.evolve(over, progress_over=("call:b#0",)))
+
     def revive() -> None:
         mine = own()
         commit(parking(mine.number, 0, None, "failed"))
@@ -164,6 +173,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "claim what is left": lambda: commit(Claim(5000, 0, "build-b", FLOWS, NOW)),
         "claim alone": lambda: commit(Claim(10, 1, "build-b", FLOWS, NOW, alone=True)),
         "turn": turn,
+        "heartbeat": say,
         "revive": revive,
         "block": block,
         "unblock": lambda: commit(Unblock("i-x20")),

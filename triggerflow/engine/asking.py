@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from triggerflow.core.driver import drive
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
-from triggerflow.engine.views import Instance, pending_of
+from triggerflow.engine.views import Instance, Progress, pending_of, progress_of
 from triggerflow.errors import DefinitionError, UnknownInstance
 from triggerflow.store.records import STATUSES
 
@@ -97,6 +97,18 @@ class Asking:
             UnknownInstance: none fits, or several do.
         """
         return Instance.of(await self._record(id), self._code.codec)
+
+    async def progress(self, id: str) -> dict[str, Progress]:
+        """What the running steps of an instance said last by `heartbeat`: tag -> `Progress`.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        record = await self._record(id)
+        rows = await self._reader.ask(
+            lambda: self._store.progress(record.number, record.generation)
+        )
+        return progress_of(record, rows, self._code.codec)
 
     async def log(self, id: str) -> list[Entry]:
         """The log of an instance's present generation."""

@@ -38,7 +38,7 @@ def update(run: Running, replay: Replay, now: float, perform: list[str]) -> None
         del pending[tag]
         attempt = attempts.pop(tag, None)
         if attempt is not None:
-            attempt.cancel()
+            attempt.cancel(_why_dropped(run, replay))
 
 
 def next_due(kept: Iterable[Pending]) -> float | None:
@@ -48,6 +48,12 @@ def next_due(kept: Iterable[Pending]) -> float | None:
         if each.due is not None and (found is None or each.due < found):
             found = each.due
     return found
+
+
+def _why_dropped(run: Running, replay: Replay) -> str:
+    if run.cancelled:
+        return "cancelled"
+    return "race_lost" if replay.outcome is None else "ended"
 
 
 def _since(effect: Any, now: float) -> float | None:

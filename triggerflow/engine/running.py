@@ -31,6 +31,7 @@ class Running:
         inbox: messages that were not taken yet, oldest first.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
+        progress: tag -> what its call said last, encoded.
         watched: tag -> the timer that was set for it.
         busy: a turn is in flight; what comes meanwhile waits for the next.
         gone: this worker no longer owns it.
@@ -54,6 +55,7 @@ class Running:
         "log_length",
         "number",
         "pending",
+        "progress",
         "replay",
         "results",
         "retried",
@@ -79,6 +81,7 @@ class Running:
         )
         self.replay: Replay | None = None
         self.pending: dict[str, Pending] = {}
+        self.progress = dict(claimed.progress)
         self.attempts: dict[str, Attempt] = {}
         self.results: list[Attempt] = []
         self.inbox: list[InboxRow] = []
@@ -200,11 +203,11 @@ class Running:
                 self.cancelled = self.cancelled and row.kind != "cancel"
         self.inbox.sort(key=lambda row: row.id)
 
-    def drop(self) -> None:
+    def drop(self, cause: str = "lease_lost") -> None:
         """This worker no longer owns it: stop what runs for it."""
         self.gone = True
         for attempt in self.attempts.values():
-            attempt.cancel()
+            attempt.cancel(cause)
         self.attempts.clear()
         if self.replay is not None:
             self.replay.close()

@@ -205,7 +205,7 @@ class _Drive:
             if waiting is not None:
                 attempt = self.run.attempts.pop(row.name, None)
                 if attempt is not None:
-                    attempt.cancel()
+                    attempt.cancel("completed")
                 self.feed(row.name, row.payload, self.codec.decode(row.payload))
 
     def _signal(self, row: InboxRow) -> bool:

@@ -15,6 +15,7 @@ from triggerflow.store.records import (
     LogRecord,
     NewTrigger,
     OutboxRow,
+    ProgressRecord,
     TriggerRecord,
     WorkerRecord,
 )
@@ -119,6 +120,10 @@ class Store(Protocol):
 
     def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
         """Unread messages of one instance."""
+        ...
+
+    def progress(self, number: int, generation: int) -> list[ProgressRecord]:
+        """What the steps of one generation said last of their progress."""
         ...
 
     def woken(self, worker: int) -> list[tuple[int, list[InboxRow]]]:

@@ -64,6 +64,15 @@ class LogRecord:
 
 
 @attrs.frozen
+class ProgressRecord:
+    """What a step said last of its progress, and when."""
+
+    tag: str
+    details: bytes
+    at: float
+
+
+@attrs.frozen
 class InstanceRecord:
     """An instance as stored."""
 
@@ -100,7 +109,8 @@ class InstanceRecord:
 class Claimed:
     """An instance that a worker now owns, with all that it needs to drive it.
 
-    `log` is None where the worker said that it has it.
+    `log` is None where the worker said that it has it; `progress` is what its steps said
+    last, as (tag, details).
     """
 
     number: int
@@ -117,6 +127,7 @@ class Claimed:
     started: float | None
     log: tuple[LogRecord, ...] | None
     inbox: tuple[InboxRow, ...]
+    progress: tuple[tuple[str, bytes], ...] = ()
 
 
 @attrs.frozen

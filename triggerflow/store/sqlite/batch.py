@@ -11,6 +11,7 @@ from triggerflow.store.operations import (
     Block,
     Claim,
     Dispatch,
+    Heartbeat,
     Outcome,
     Release,
     Send,
@@ -20,9 +21,9 @@ from triggerflow.store.operations import (
     Unblock,
     Verdict,
 )
-from triggerflow.store.sqlite import arrivals, claims, messages, turns, workers
+from triggerflow.store.sqlite import arrivals, claims, messages, progress, turns, workers
 
-_NEEDS_WORKER: Final = (Turn, Block, Release, Claim)
+_NEEDS_WORKER: Final = (Heartbeat, Turn, Block, Release, Claim)
 _WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
 
 
@@ -49,6 +50,9 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         for kind in _NEEDS_WORKER:
             for index, _ in groups.pop(kind, ()):
                 outcomes[index] = _WORKER_FENCED
+    if Heartbeat in groups and worker is not None:
+        # Before the turn that may end what they are about.
+        progress.write(db, worker, groups[Heartbeat], outcomes)
     if Turn in groups and worker is not None:
         turns.turns(db, worker, groups[Turn], outcomes)
     if Append in groups:

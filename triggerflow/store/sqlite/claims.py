@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.records import SUSPECT, Claimed
+from triggerflow.store.sqlite import progress
 from triggerflow.store.sqlite.reads import inbox_of, log_of, next_due
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _runnable(db: sqlite3.Connection, op: Claim) -> tuple[list[int], bool, bool]
 
 def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]:
     inboxes = inbox_of(db, chosen)
+    said = progress.of_many(db, chosen)
     found = []
     for row in db.execute(
         "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
@@ -109,6 +111,7 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
         warm = op.warm.get(number) == (generation, length)
         log = None if warm else tuple(log_of(db, number, generation)) if length else ()
         fields = [*row[:8], bool(row[8]), *row[9:], log, tuple(inboxes.get(number, ()))]
+        fields.append(tuple(said.get((number, generation), ())))
         found.append(Claimed(*fields))
     return tuple(found)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite.arrivals import next_number
+from triggerflow.store.sqlite.progress import clear_instances
 from triggerflow.store.sqlite.turns import clear_inboxes
 
 if TYPE_CHECKING:
@@ -156,4 +157,5 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
     )
     db.execute("DELETE FROM tried WHERE instance = ?", (number,))
     clear_inboxes(db, [number])
+    clear_instances(db, [(number,)])
     return Outcome(Verdict.APPLIED, instance=op.instance, number=number, owner=owner)

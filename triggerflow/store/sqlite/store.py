@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from triggerflow.errors import StoreError
 from triggerflow.store.sqlite import (
+    progress,
     reads,
     registry,
     schema,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         LogRecord,
         NewTrigger,
         OutboxRow,
+        ProgressRecord,
         TriggerRecord,
         WorkerRecord,
     )
@@ -241,6 +243,10 @@ class SqliteStore:
         """See `Store.inbox`."""
         found = self._read(lambda db: reads.inbox_of(db, f"[{number:d}]"))
         return [row for row in found.get(number, []) if row.id > after]
+
+    def progress(self, number: int, generation: int) -> list[ProgressRecord]:
+        """See `Store.progress`."""
+        return self._read(lambda db: progress.of(db, number, generation))
 
     def woken(self, worker: int) -> list[tuple[int, list[InboxRow]]]:
         """See `Store.woken`."""

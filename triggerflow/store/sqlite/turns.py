@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
+from triggerflow.store.sqlite.progress import clear, clear_instances
 
 if TYPE_CHECKING:
     import sqlite3
@@ -101,8 +102,10 @@ def _write(db: sqlite3.Connection, won: list[tuple[int, Turn]], outcomes: list[A
     if consumed:
         db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
         db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
+    clear(db, [(op.number, op.generation, tag) for _, op in won for tag in op.progress_over])
     ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:
+        clear_instances(db, ended)
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.

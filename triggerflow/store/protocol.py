@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from triggerflow.store.operations import Batch, Outcome
 from triggerflow.store.records import (
@@ -17,6 +17,7 @@ from triggerflow.store.records import (
     OutboxRow,
     ProgressRecord,
     TriggerRecord,
+    Where,
     WorkerRecord,
 )
 
@@ -104,14 +105,19 @@ class Store(Protocol):
     def instances(
         self,
         *,
-        status: str | None = None,
-        flow: str | None = None,
-        key: str | None = None,
-        after: int = 0,
+        after: tuple[float, int] | None = None,
         limit: int = 100,
         newest_first: bool = False,
+        **where: Unpack[Where],
     ) -> list[InstanceRecord]:
-        """A page of instances; `after` is the last number of the page before."""
+        """A page of instances, by the time of their creation.
+
+        Args:
+            after: `InstanceRecord.cursor` of the last one of the page before.
+            limit: how many at most.
+            newest_first: the other way round.
+            where: see `Where`.
+        """
         ...
 
     def log(self, number: int, generation: int) -> list[LogRecord]:

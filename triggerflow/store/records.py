@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import attrs
 
 ENDED = frozenset({"done", "failed", "cancelled"})
@@ -9,7 +11,8 @@ ENDED = frozenset({"done", "failed", "cancelled"})
 # caused it; at the limit it blocks.
 SUSPECT = 2
 CRASH_LIMIT = 5
-STATUSES = ("running", "waiting", "blocked", "done", "failed", "cancelled")
+OPEN = ("running", "waiting", "blocked")
+STATUSES = (*OPEN, "done", "failed", "cancelled")
 
 
 @attrs.frozen
@@ -103,6 +106,28 @@ class InstanceRecord:
     activity: str | None
     trigger: str | None
     trigger_cid: str | None
+
+    @property
+    def cursor(self) -> tuple[float, int]:
+        """Where a page that ends with it ends."""
+        return self.created, self.number
+
+
+class Where(TypedDict, total=False):
+    """Which instances are asked for; what isn't given, or is None, leaves it open.
+
+    `status` has one or several; `parent` is a public id; `created_after` counts its own
+    moment in, `created_before` doesn't.
+    """
+
+    status: tuple[str, ...] | str | None
+    flow: str | None
+    key: str | None
+    namespace: str | None
+    correlation_id: str | None
+    parent: str | None
+    created_after: float | None
+    created_before: float | None
 
 
 @attrs.frozen

@@ -13,10 +13,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from triggerflow.errors import StoreError
 from triggerflow.store.sqlite import (
+    listing,
     progress,
     reads,
     registry,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         OutboxRow,
         ProgressRecord,
         TriggerRecord,
+        Where,
         WorkerRecord,
     )
 
@@ -215,23 +217,15 @@ class SqliteStore:
     def instances(
         self,
         *,
-        status: str | None = None,
-        flow: str | None = None,
-        key: str | None = None,
-        after: int = 0,
+        after: tuple[float, int] | None = None,
         limit: int = 100,
         newest_first: bool = False,
+        **where: Unpack[Where],
     ) -> list[InstanceRecord]:
         """See `Store.instances`."""
         return self._read(
-            lambda db: reads.instances(
-                db,
-                status=status,
-                flow=flow,
-                key=key,
-                after=after,
-                limit=limit,
-                newest_first=newest_first,
+            lambda db: listing.instances(
+                db, where, after=after, limit=limit, newest_first=newest_first
             )
         )
 

@@ -480,7 +480,7 @@ PUBLIC = """
     TimedOut Trigger TriggerflowError UnknownFlow UnknownInstance WaitTimedOut Won call cid_of
     compile_pattern days decode_document define_trigger drive encode_document flow gather
     hookimpl hours minutes now parse_json patched race random side_effect sleep sleep_until
-    step_context uuid4 wait_signal SignalRefused inbox NoStep trusted AttemptOver Progress
+    step_context uuid4 wait_signal SignalRefused inbox NoStep trusted AttemptOver Progress Patch
 """.split()  # noqa: SIM905
 # fmt: on
 

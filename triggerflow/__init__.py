@@ -45,6 +45,7 @@ if _TYPE_CHECKING:
     from triggerflow.core.verbs import wait_signal as wait_signal
     from triggerflow.engine.context import step_context as step_context
     from triggerflow.engine.engine import Engine as Engine
+    from triggerflow.engine.patches import Patch as Patch
     from triggerflow.engine.views import Appended as Appended
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
@@ -121,6 +122,7 @@ _HOMES = {
     ),
     "triggerflow.engine.context": ("step_context",),
     "triggerflow.engine.engine": ("Engine",),
+    "triggerflow.engine.patches": ("Patch",),
     "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Progress", "Rejected"),
     "triggerflow.errors": (
         "ActivityRejected",

@@ -170,6 +170,7 @@ class AsyncioClient:
     get = _verb(Engine.get)
     log = _verb(Engine.log)
     progress = _verb(Engine.progress)
+    patches = _verb(Engine.patches)
     replay = _verb(Engine.replay)
     instances = _listing(Engine.instances)
     wait = _verb(Engine.wait)

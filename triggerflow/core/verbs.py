@@ -204,6 +204,7 @@ def side_effect(fn: Callable[[], R], *, name: str | None = None) -> SideEffect[R
 def patched(id: str) -> Patched:
     """Guard a change of a flow: True for runs that meet it first with the new code.
 
-    The first decision for an id holds for the whole generation.
+    The first decision for an id holds for the whole generation. `Engine.patches` and
+    ``triggerflow patches`` tell when a branch may be removed.
     """
     return Patched(checked_name(id, "patched"))

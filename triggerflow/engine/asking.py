@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from triggerflow.core.driver import drive
+from triggerflow.engine.patches import Patch, Survey
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
 from triggerflow.engine.views import Instance, Progress, pending_of, progress_of
 from triggerflow.errors import DefinitionError, UnknownInstance
-from triggerflow.store.records import STATUSES
+from triggerflow.store.records import OPEN, STATUSES
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -171,6 +173,34 @@ class Asking:
             pending=pending_of(record, codec),
             codec=codec,
         )
+
+    async def patches(self, flow: Any = None) -> tuple[Patch, ...]:
+        """Which side of each `patched` id the open instances are on.
+
+        Every open instance of the flows that are registered here is driven through its log,
+        so this takes its time; nothing is written or performed.
+
+        Args:
+            flow: only those of this flow: a flow, or its name.
+        """
+        survey = Survey(self._code.flows, self._code.codec)
+        name = None if flow is None else flow_name(flow)
+        after, more = None, True
+        while more:
+            page = await self._reader.ask(
+                partial(self._store.instances, status=OPEN, flow=name, after=after, limit=PAGE)
+            )
+            for record in page:
+                if survey.knows(record):
+                    survey.look(
+                        record,
+                        await self._reader.ask(
+                            partial(self._store.log, record.number, record.generation)
+                        ),
+                    )
+                after = record.cursor
+            more = len(page) == PAGE
+        return tuple(each for each in survey.found() if name in (None, each.flow))
 
     def instances(
         self,

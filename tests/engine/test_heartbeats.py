@@ -12,6 +12,7 @@ import trio
 import triggerflow as tf
 from triggerflow.store.operations import Heartbeat
 from triggerflow.store.sqlite import MemoryStore, SqliteStore
+from triggerflow.testing.crash import crash_everywhere
 
 AGAIN = tf.RetryPolicy(max_attempts=3, initial=1)
 
@@ -517,3 +518,51 @@ def test_own_attempt_over_is_a_failure_like_any_other(new_app, live):
 
     found = live(app, scenario)
     assert (found.status, found.failure.type) == ("failed", "StepFailed")
+
+
+# --- a crash at every commit
+
+
+def test_no_crash_takes_a_bookmark_ahead_of_the_work_or_leaves_one_behind():
+    """Wherever the engine dies: all rows are copied, none is skipped, no progress stays."""
+
+    def make_app(store):
+        # One world a run, the restarts of that run included.
+        copied = vars(store).setdefault("world", [])
+        app = tf.App(store, build="one", entry_points=False)
+
+        async def copy(rows):
+            context = tf.step_context()
+            begun = context.details or 0
+            # What is durable was said, and what was said had been done.
+            assert set(range(begun)) <= set(copied)
+            for row in range(begun, rows):
+                await trio.sleep(1)
+                copied.append(row)
+                context.heartbeat(row + 1)
+                if row == 2 and begun < 2:
+                    raise OSError
+            return rows
+
+        @app.flow(name="f")
+        def f(_):
+            yield tf.gather(
+                tf.call(copy, 5).using(retry=tf.RetryPolicy(max_attempts=9, initial=1)),
+                tf.sleep(2),
+            )
+            return "copied"
+
+        return app
+
+    async def scenario(engine):
+        id = await engine.start("f", key="once")
+        found = await engine.wait(id)
+        assert set(range(5)) <= set(engine._store.world)
+        number = engine._store.instance(id).number
+        assert engine._store.progress(number, 1) == []
+        return found.result
+
+    report = crash_everywhere(make_app, scenario, MemoryStore)
+    assert report.end == "copied"
+    # Each row's heartbeat is a commit point of its own.
+    assert report.points >= 10

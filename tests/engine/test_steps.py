@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 
 import triggerflow as tf
 from triggerflow.engine.clock import LoopClock
@@ -766,6 +767,34 @@ def test_async_step_that_lost_its_race_is_cancelled(new_app, live):
     found, took, tags = live(app, scenario)
     assert (found, round(took)) == ("short", 2)
     assert tags == ["race#0[1]/call:short#0", "sleep#0"]
+
+
+@pytest.mark.parametrize("way", ["cancel", "terminate"])
+def test_async_step_of_an_instance_that_is_ended_is_cancelled(new_app, live, way):
+    """A cancel and a termination stop what runs for the instance, at once."""
+    app = new_app()
+    stopped = []
+
+    async def long():
+        try:
+            await trio.sleep(1000)
+        finally:
+            stopped.append(trio.current_time())
+
+    f = one_call(app, lambda: tf.call(long))
+
+    async def scenario(engine):
+        id = await engine.start(f)
+        await trio.sleep(2)
+        asked = trio.current_time()
+        await getattr(engine, way)(id)
+        status = (await engine.wait(id)).status
+        await trio.testing.wait_all_tasks_blocked()
+        return status, stopped[0] - asked
+
+    status, took = live(app, scenario)
+    assert status == "cancelled"
+    assert took < 1
 
 
 def test_plain_loser_ends_on_its_own_and_is_fenced(new_app, real, make_sqlite):

@@ -91,7 +91,7 @@ class Pulse:
             return
         attempt = self.attempt
         run: Running = attempt.owner
-        self._sent = run.progress[attempt.tag] = newest
+        self._sent = run.progress[run.generation, attempt.tag] = newest
         self._in_flight = True
         self._heartbeats.submit(run, attempt.tag, newest, self._landed)
 
@@ -131,7 +131,8 @@ class Heartbeats:
 
     def begin(self, attempt: Attempt) -> None:
         """Let an attempt have a pulse, and know what an earlier one said."""
-        before = attempt.owner.progress.get(attempt.tag)
+        run: Running = attempt.owner
+        before = run.progress.get((run.generation, attempt.tag))
         attempt.pulse = Pulse(attempt, before, self)
 
     def flush(self, attempt: Attempt) -> None:
@@ -184,13 +185,14 @@ class Heartbeats:
 
 
 def over(run: Running) -> tuple[str, ...]:
-    """Tags that said something and are no longer pending."""
+    """Tags of this generation that said something and are no longer pending."""
     if not run.progress:
         return ()
-    return tuple([tag for tag in run.progress if tag not in run.pending])
+    now, pending = run.generation, run.pending
+    return tuple([tag for said, tag in run.progress if said == now and tag not in pending])
 
 
 def forget(run: Running, tags: tuple[str, ...]) -> None:
     """What they said is gone from the store."""
     for tag in tags:
-        del run.progress[tag]
+        run.progress.pop((run.generation, tag), None)

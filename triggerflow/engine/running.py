@@ -31,7 +31,7 @@ class Running:
         inbox: messages that were not taken yet, oldest first.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
-        progress: tag -> what its call said last, encoded.
+        progress: (generation, tag) -> what that call said last, encoded.
         watched: tag -> the timer that was set for it.
         busy: a turn is in flight; what comes meanwhile waits for the next.
         gone: this worker no longer owns it.
@@ -81,7 +81,7 @@ class Running:
         )
         self.replay: Replay | None = None
         self.pending: dict[str, Pending] = {}
-        self.progress = dict(claimed.progress)
+        self.progress = {(self.generation, tag): said for tag, said in claimed.progress}
         self.attempts: dict[str, Attempt] = {}
         self.results: list[Attempt] = []
         self.inbox: list[InboxRow] = []

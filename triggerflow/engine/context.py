@@ -83,7 +83,7 @@ def step_context() -> StepContext:
         attempt.owner.generation,
         attempt.tag,
         attempt.number,
-        attempt.pulse,
+        attempt.heartbeats and attempt.heartbeats.pulse_of(attempt),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from triggerflow.core.effects import Call
-from triggerflow.engine.heartbeats import Heartbeats, forget, over
+from triggerflow.engine.heartbeats import Heartbeats, flush, forget, over
 from triggerflow.engine.limits import Limits
 from triggerflow.engine.performer import Attempt, Performer, is_async
 from triggerflow.engine.running import Running
@@ -236,7 +236,7 @@ class Executor:
                     continue
                 if attempt.overdue:
                     attempt.fail(TimedOut(attempt.tag))
-                self._heartbeats.flush(attempt)
+                flush(attempt)
                 run.results.append(attempt)
                 self._turn(run)
 
@@ -370,7 +370,7 @@ class Executor:
         if waiting is None or not isinstance(waiting.effect, Call) or self.draining:
             return
         attempt = run.begin_attempt(waiting, waiting.effect, self._codec)
-        self._heartbeats.begin(attempt)
+        attempt.heartbeats = self._heartbeats
         if attempt.timeout is not None and not is_async(attempt.fn):
             self._limits.watch(attempt, attempt.timeout)
         self.performer.start(attempt)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,17 +129,20 @@ class Heartbeats:
         self._clock = clock
         self._lost = lost
         self._token = trio.lowlevel.current_trio_token()
+        self._guard = threading.Lock()
 
-    def begin(self, attempt: Attempt) -> None:
-        """Let an attempt have a pulse, and know what an earlier one said."""
-        run: Running = attempt.owner
-        before = run.progress.get((run.generation, attempt.tag))
-        attempt.pulse = Pulse(attempt, before, self)
+    def pulse_of(self, attempt: Attempt) -> Pulse:
+        """An attempt's pulse, made when its step first asks: most steps never do.
 
-    def flush(self, attempt: Attempt) -> None:
-        """The attempt has ended: another one may follow only where it failed."""
-        if attempt.failure is not None and attempt.pulse is not None:
-            attempt.pulse.send()
+        It may be called on any thread, so two may ask at once.
+        """
+        with self._guard:
+            if attempt.pulse is None:
+                run: Running = attempt.owner
+                before = run.progress.get((run.generation, attempt.tag))
+                attempt.pulse = Pulse(attempt, before, self)
+            found: Pulse = attempt.pulse
+        return found
 
     def encoded(self, details: Any) -> bytes:
         """What a step says, as it is stored.
@@ -182,6 +186,12 @@ class Heartbeats:
         if outcome.verdict is Verdict.GONE:
             run.drop("ended")
         self._lost(run, outcome)
+
+
+def flush(attempt: Attempt) -> None:
+    """The attempt has ended: its last word must be there for the next one, if it failed."""
+    if attempt.pulse is not None and attempt.failure is not None:
+        attempt.pulse.send()
 
 
 def over(run: Running) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Attempt:
         overdue: its timeout passed while its thread ran on.
         in_thread: a thread of the pool has taken it.
         abandoned: its thread does not count against the pool any more.
-        pulse: what its heartbeats say, and what those of an earlier attempt said.
+        heartbeats: who takes its heartbeats; `pulse` has them, once the step asks.
         abandon: called once it is over while its thread runs on.
     """
 
@@ -70,6 +70,7 @@ class Attempt:
     overdue: bool = False
     in_thread: bool = False
     abandoned: bool = False
+    heartbeats: Any = None
     pulse: Any = None
     abandon: Callable[[Attempt], None] | None = None
     scope: trio.CancelScope | None = None

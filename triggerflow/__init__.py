@@ -57,11 +57,14 @@ if _TYPE_CHECKING:
     from triggerflow.core.verbs import wait_signal as wait_signal
     from triggerflow.engine.context import step_context as step_context
     from triggerflow.engine.engine import Engine as Engine
+    from triggerflow.engine.patches import Patch as Patch
     from triggerflow.engine.views import Appended as Appended
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
+    from triggerflow.engine.views import Progress as Progress
     from triggerflow.engine.views import Rejected as Rejected
     from triggerflow.errors import ActivityRejected as ActivityRejected
+    from triggerflow.errors import AttemptOver as AttemptOver
     from triggerflow.errors import ChildFailed as ChildFailed
     from triggerflow.errors import DecodingRefused as DecodingRefused
     from triggerflow.errors import DefinitionError as DefinitionError
@@ -139,9 +142,11 @@ _HOMES = {
     ),
     "triggerflow.engine.context": ("step_context",),
     "triggerflow.engine.engine": ("Engine",),
-    "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Rejected"),
+    "triggerflow.engine.patches": ("Patch",),
+    "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Progress", "Rejected"),
     "triggerflow.errors": (
         "ActivityRejected",
+        "AttemptOver",
         "ChildFailed",
         "DecodingRefused",
         "DefinitionError",

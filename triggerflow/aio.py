@@ -169,6 +169,8 @@ class AsyncioClient:
     unblock = _verb(Engine.unblock)
     get = _verb(Engine.get)
     log = _verb(Engine.log)
+    progress = _verb(Engine.progress)
+    patches = _verb(Engine.patches)
     replay = _verb(Engine.replay)
     instances = _listing(Engine.instances)
     wait = _verb(Engine.wait)

@@ -142,6 +142,8 @@ class Client:
     unblock = _verb(Engine.unblock)
     get = _verb(Engine.get)
     log = _verb(Engine.log)
+    progress = _verb(Engine.progress)
+    patches = _verb(Engine.patches)
     replay = _verb(Engine.replay)
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)

@@ -353,6 +353,39 @@ class FlowCancelled(BaseException):
     """
 
 
+@attrs.define(eq=False)
+class AttemptOver(BaseException):
+    """Raised by `heartbeat` in a step whose attempt is over: nobody wants its result.
+
+    A ``BaseException``, so that ``except Exception`` round the work can't swallow it. A step
+    that lets it escape is not counted as a failed attempt.
+
+    Attributes:
+        tag: the call's tag.
+        cause: ``cancelled`` (its instance is), ``race_lost`` (or its gather is decided),
+            ``timed_out``, ``completed`` (from outside), ``ended`` (its instance has),
+            ``lease_lost`` (another worker has the instance) or ``closed`` (the engine is).
+    """
+
+    tag: str
+    cause: str
+
+    def __str__(self) -> str:
+        what = _WHY_OVER.get(self.cause, self.cause)
+        return f"this attempt of {self.tag} is over ({self.cause}): {what}; stop working"
+
+
+_WHY_OVER = {
+    "cancelled": "its instance was cancelled",
+    "race_lost": "what it ran for was decided without it",
+    "timed_out": "its timeout has passed",
+    "completed": "its result came from outside",
+    "ended": "its instance has ended",
+    "lease_lost": "this worker no longer owns its instance",
+    "closed": "the engine was closed",
+}
+
+
 # --- code and log disagree ----------------------------------------------------------------
 
 

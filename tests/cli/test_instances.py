@@ -1,5 +1,7 @@
 """`start, ps, show, signal, cancel, retry, triggers, flows`: what they print and keep."""
 
+import importlib
+
 import pytest
 
 FOLLOW = {"type": "Follow", "actor": "https://a.example/ann"}
@@ -34,6 +36,29 @@ def test_ps_can_be_narrowed(driven):
     assert "no instance" in driven.run("ps", "--status", "blocked").stderr
 
 
+def test_ps_can_be_narrowed_by_origin_and_time(driven):
+    """Namespace, correlation, parent, several statuses and times choose, in either order."""
+    with importlib.import_module("shop").app.client(work=False) as client:
+        ids = [
+            client.start("simple", n, namespace="shop", correlation_id=f"order-{n}")
+            for n in range(2)
+        ]
+
+    def found(*words):
+        return [row["id"] for row in driven.json_lines("ps", *words)]
+
+    assert found("--namespace", "shop") == ids[::-1]
+    assert found("--namespace", "shop", "--oldest") == ids
+    assert found("--correlation", "order-1") == ids[1:]
+    assert found("--parent", ids[0][:8]) == []
+    assert len(found("--status", "failed", "--status", "done")) == 2
+    assert len(found("--after", "1h")) == 5
+    assert found("--before", "1h") == []
+    assert found("--after", "2026-01-01", "--before", "2026-01-02T12:00:00Z") == []
+    assert "an age such as 90m" in driven.run("ps", "--after", "soon", status=2).stderr
+    assert "no instance 'zz'" in driven.run("ps", "--parent", "zz", status=1).stderr
+
+
 def test_show_tells_everything(driven):
     """Trigger, activity, input, pending tags and the log stand in `show`."""
     out = driven.run("show", driven.id_of("welcome")[:6]).stdout
@@ -42,6 +67,22 @@ def test_show_tells_everything(driven):
     found = driven.json("show", driven.id_of("failing"))
     assert found["failure"]["type"] == "StepFailed"
     assert [entry["tag"] for entry in found["log"]] == ["call:look_up#0", "call:refuse#0"]
+
+
+def test_show_tells_what_a_step_said_of_its_progress(project):
+    """The last heartbeat of a pending call stands beside it, as text and as JSON."""
+    project.change(
+        'return {"email": f"mail:{actor}", "tries": 3}',
+        'tf.step_context().heartbeat({"rows": 600})\n    raise tf.RetryAfter(tf.days(1))',
+    )
+    project.change(
+        'activity["actor"]))\n', 'activity["actor"]).using(retry=tf.RetryPolicy()))\n'
+    )
+    project.run("append", project.lines(NOTE), "--work")
+    out = project.run("show", project.id_of("simple")).stdout
+    assert '{"rows": 600}' in out
+    (pending,) = project.json("show", project.id_of("simple"))["pending"]
+    assert pending["progress"]["details"] == {"rows": 600}
 
 
 def test_show_without_the_app(driven):

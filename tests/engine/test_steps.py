@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 
 import triggerflow as tf
 from triggerflow.engine.clock import LoopClock
@@ -626,6 +627,84 @@ def test_abandoned_thread_does_not_count_against_the_pool(
     assert real(scenario) == 1
 
 
+@pytest.mark.parametrize("way", ["cancelled", "terminated", "race lost", "completed"])
+def test_thread_that_nobody_waits_for_does_not_count_against_the_pool(
+    new_app, real, make_sqlite, way
+):
+    """Where its attempt is over but its thread runs on, another thread takes its place."""
+    app = new_app(make_sqlite())
+    overdue = _Overdue()
+
+    @app.flow
+    def f(_):
+        hung = tf.call(overdue.step).using(name="hung")
+        yield tf.race(hung, tf.wait_signal("lost"))
+        yield tf.wait_signal("go")
+
+    @app.flow
+    def quick(n):
+        return (yield tf.call(abs, n))
+
+    async def scenario():
+        async with app.open(threads=1) as engine:
+            performer = engine._executor.performer
+            id = await engine.start(f)
+            await overdue.has_begun()
+            late = await engine.start(quick, -1)
+            await _until(lambda: len(_attempts(engine)) == 2)
+            if way == "cancelled":
+                await engine.cancel(id)
+            elif way == "terminated":
+                await engine.terminate(id)
+            elif way == "race lost":
+                await engine.signal(id, "lost")
+            else:
+                await engine.complete(id, "race#0[0]/call:hung#0")
+            try:
+                with trio.fail_after(5):
+                    found = [(await engine.wait(late)).result]
+                # Then the thread comes back, and counts again.
+                assert performer._most == 2
+                overdue.release.set()
+                await _until(lambda: performer._most == 1)
+                found.append((await engine.wait(await engine.start(quick, -2))).result)
+            finally:
+                overdue.release.set()
+            return found
+
+    assert real(scenario) == [1, 2]
+    assert overdue.calls == [1]
+
+
+def test_step_that_is_over_before_its_thread_begins_never_begins(new_app, real, make_sqlite):
+    """What waited for a thread and lost meanwhile is not run, and no thread is replaced."""
+    app = new_app(make_sqlite())
+    overdue = _Overdue()
+    ran = []
+
+    hung = one_call(app, lambda: tf.call(overdue.step).using(name="step"))
+
+    @app.flow
+    def behind(_):
+        yield tf.call(ran.append, 1).using(name="append")
+
+    async def scenario():
+        async with app.open(threads=1) as engine:
+            first = await engine.start(hung)
+            await overdue.has_begun()
+            second = await engine.start(behind)
+            await _until(lambda: len(_attempts(engine)) == 2)
+            await engine.cancel(second)
+            assert (await engine.wait(second)).status == "cancelled"
+            assert engine._executor.performer._most == 1
+            overdue.release.set()
+            await engine.wait(first)
+            return [(await engine.get(each)).status for each in (first, second)]
+
+    assert real(scenario) == ["done", "cancelled"]
+    assert ran == []
+
+
 # --- many at once, and stopping
 
 
@@ -688,6 +767,34 @@ def test_async_step_that_lost_its_race_is_cancelled(new_app, live):
     found, took, tags = live(app, scenario)
     assert (found, round(took)) == ("short", 2)
     assert tags == ["race#0[1]/call:short#0", "sleep#0"]
+
+
+@pytest.mark.parametrize("way", ["cancel", "terminate"])
+def test_async_step_of_an_instance_that_is_ended_is_cancelled(new_app, live, way):
+    """A cancel and a termination stop what runs for the instance, at once."""
+    app = new_app()
+    stopped = []
+
+    async def long():
+        try:
+            await trio.sleep(1000)
+        finally:
+            stopped.append(trio.current_time())
+
+    f = one_call(app, lambda: tf.call(long))
+
+    async def scenario(engine):
+        id = await engine.start(f)
+        await trio.sleep(2)
+        asked = trio.current_time()
+        await getattr(engine, way)(id)
+        status = (await engine.wait(id)).status
+        await trio.testing.wait_all_tasks_blocked()
+        return status, stopped[0] - asked
+
+    status, took = live(app, scenario)
+    assert status == "cancelled"
+    assert took < 1
 
 
 def test_plain_loser_ends_on_its_own_and_is_fenced(new_app, real, make_sqlite):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 
 import pytest
 import trio
@@ -557,6 +558,52 @@ def test_instances_are_filtered_and_paged(app, live):
         assert waits == kept
         assert [each.id async for each in engine.instances(key="k1")] == [kept[1]]
         assert [1 async for _ in engine.instances(status="done", flow="waits")] == []
+
+    live(app, scenario)
+
+
+def test_instances_are_found_by_where_they_come_from(app, live):
+    """Namespace, correlation id, statuses and times of creation narrow a listing down."""
+
+    async def scenario(engine):
+        began = engine._clock.now()
+        await engine.start("echo", 1, namespace="shop", correlation_id="order-7")
+        await trio.sleep(60)
+        await engine.start("waits", 2, namespace="shop")
+        await engine.start("echo", 3, correlation_id="order-7")
+        await engine.run_until_idle()
+
+        async def inputs(**where):
+            return [each.input async for each in engine.instances(**where)]
+
+        assert await inputs(namespace="shop") == [1, 2]
+        assert await inputs(namespace="") == [3]
+        assert await inputs(correlation_id="order-7", newest_first=True) == [3, 1]
+        assert await inputs(status=["waiting", "running"]) == [2]
+        assert await inputs(status=("waiting", "done"), newest_first=True) == [3, 2, 1]
+        later = datetime.fromtimestamp(began + 30, UTC)
+        assert await inputs(created_after=later) == [2, 3]
+        assert await inputs(created_before=began + 30) == [1]
+        assert await inputs(parent="nobody") == []
+
+    live(app, scenario)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"created_after": datetime(2026, 1, 1)},  # noqa: DTZ001
+        {"created_before": "yesterday"},
+        {"status": ["waiting", "nope"]},
+    ],
+    ids=["naive", "text", "status"],
+)
+def test_filters_of_the_wrong_kind_are_refused(app, live, where):
+    """A naive datetime could mean several moments: it is refused, like what is no status."""
+
+    async def scenario(engine):
+        with pytest.raises(tf.DefinitionError, match=r"expected (an aware datetime|running)"):
+            engine.instances(**where)
 
     live(app, scenario)
 

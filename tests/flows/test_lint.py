@@ -149,9 +149,39 @@ WARNINGS = {
     "parameter": ("", "activity(1)", "dynamic"),
     "item called": ("", "activity['fn'](1)", "dynamic"),
     "loop": ("", "for each in activity:\n    each()", "dynamic"),
+    "result called": ("def make(x): return x", "make(activity)(1)", "dynamic"),
+    "got and called": ("", "activity.get('fn')(1)", "dynamic"),
+    "globals": ("", "globals()['fn'](1)", "dynamic"),
+    "imported by name": ("import importlib", "importlib.import_module('x')", "dynamic"),
+    "table": ("TABLE = {'a': len}", "TABLE[activity](1)", "dynamic"),
+    "either": ("", "(len if activity else max)(1)", "dynamic"),
+    "partial": ("import functools", "functools.partial(activity, 1)()", "dynamic"),
+    "mapped": ("", "list(map(activity, [1]))", "dynamic"),
+    "key": ("", "sorted([1], key=activity['key'])", "dynamic"),
+    "sorted by": ("", "found = [1]\nfound.sort(key=activity)", "dynamic"),
+    "grouped by": (
+        "import itertools",
+        "itertools.groupby([1], activity)",
+        "dynamic",
+    ),
     "id": ("", "id(activity)", "identity"),
     "hash": ("", "hash(activity)", "identity"),
     "finally": ("", "try:\n    pass\nfinally:\n    yield tf.sleep(1)", "finally"),
+    "finally, if": (
+        "",
+        "try:\n    yield tf.sleep(1)\nfinally:\n    if activity:\n        yield tf.sleep(1)",
+        "finally",
+    ),
+    "finally, of a part": (
+        "def part():\n    yield tf.sleep(1)",
+        "try:\n    yield tf.sleep(1)\nfinally:\n    yield from part()",
+        "finally",
+    ),
+    "finally, in a helper": (
+        "def part():\n    try:\n        yield 1\n    finally:\n        yield tf.sleep(2)",
+        "yield from part()",
+        "finally",
+    ),
     "cancelled": (
         "",
         "try:\n    yield tf.sleep(1)\nexcept tf.FlowCancelled:\n    return 1",
@@ -219,6 +249,20 @@ FINE = {
     ),
     "no yield": ("", "try:\n    int('x')\nexcept:\n    pass"),
     "clean-up": ("", "try:\n    yield tf.sleep(1)\nfinally:\n    x = 1"),
+    "clean-up when cancelled": (
+        "",
+        "try:\n    yield tf.sleep(1)\nexcept tf.FlowCancelled:\n    yield tf.now()\n    raise",
+    ),
+    "needed in finally": (
+        "",
+        "try:\n    yield tf.sleep(1)\nfinally:\n    yield tf.sleep(2)  # tf: trust",
+    ),
+    "data to callers": (
+        "",
+        "list(map(len, activity))\nsorted(activity)\nmax(activity, key=len)",
+    ),
+    "no key": ("", "sorted(activity, key=None)\nlist(filter(None, activity))"),
+    "methods in a row": ("", "activity.strip().split()\nactivity['a'].lower().title()"),
 }
 
 

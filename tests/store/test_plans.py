@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from triggerflow.store.operations import (
@@ -16,6 +18,7 @@ from triggerflow.store.operations import (
     Block,
     Claim,
     Dispatch,
+    Heartbeat,
     LogRow,
     NewInstance,
     PlannedFiring,
@@ -31,9 +34,29 @@ from triggerflow.store.sqlite import SqliteStore
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
 ROWS = 20_000
-LARGE = ("activity", "firing", "generation", "inbox", "instance", "log", "tried")
+LARGE = ("activity", "firing", "generation", "inbox", "instance", "log", "progress", "tried")
 # Partial indexes that hold only what the question is about: walking them is no waste.
-SMALL = ("instance_active", "instance_blocked", "instance_due")
+SMALL = (
+    "instance_active",
+    "instance_blocked",
+    "instance_due",
+    "instance_open",
+    "instance_unhappy",
+)
+# Questions to a listing; each of their pages is looked up, and none is sorted.
+LISTED: tuple[dict[str, Any], ...] = (
+    {"created_after": NOW, "created_before": NOW + 9},
+    {"flow": "welcome"},
+    {"flow": "welcome", "status": "done", "created_before": NOW + 9},
+    {"key": "k-x7"},
+    {"namespace": "shop"},
+    {"correlation_id": "order-7"},
+    {"parent": "i-x7"},
+    {"status": "waiting"},
+    {"status": ("running", "blocked")},
+    {"status": ("failed", "cancelled"), "created_after": NOW},
+    {"status": "failed", "namespace": "shop"},
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +137,12 @@ def walks(sql: str, steps: list[str]) -> list[str]:
     return found
 
 
+def list_pages(store: SqliteStore, where: dict[str, Any]) -> None:
+    for newest in (False, True):
+        store.instances(**where, limit=10, newest_first=newest)
+        store.instances(**where, limit=10, newest_first=newest, after=(NOW, 500))
+
+
 def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
     registry, _ = store.registry()
     worker = store.register_worker(build="build-b", flows=FLOWS, now=NOW)
@@ -132,6 +161,13 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
     def turn() -> None:
         mine, yours = own(), own()
         commit(parking(mine.number, 0, NOW + 5), parking(yours.number, 0, None, "done"))
+
+    def say() -> None:
+        mine = own()
+        commit(Heartbeat(mine.number, 1, "call:b#0", b"half", NOW))
+        store.progress(mine.number, 1)
+        over = parking(mine.number, 0, None, "done")
+        commit(attrs.evolve(over, progress_over=("call:b#0",)))
 
     def revive() -> None:
         mine = own()
@@ -164,6 +200,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "claim what is left": lambda: commit(Claim(5000, 0, "build-b", FLOWS, NOW)),
         "claim alone": lambda: commit(Claim(10, 1, "build-b", FLOWS, NOW, alone=True)),
         "turn": turn,
+        "heartbeat": say,
         "revive": revive,
         "block": block,
         "unblock": lambda: commit(Unblock("i-x20")),
@@ -174,7 +211,10 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "next due": store.next_due,
         "instance": lambda: store.instance("i-x77"),
         "ids": lambda: store.ids("i-x77"),
-        "a page": lambda: store.instances(after=500, limit=10),
+        **{
+            f"a page by {', '.join(where)}": partial(list_pages, store, where)
+            for where in LISTED
+        },
         "log": lambda: store.log(77, 1),
         "inbox": lambda: store.inbox(77),
         "activity": lambda: store.activity("cid-x77"),
@@ -199,6 +239,15 @@ def test_nothing_hot_walks_through_a_table(store: SqliteStore) -> None:
                 found[name] = (re.sub(r"\s+", " ", sql)[:300], steps)
     assert not found
     assert statements > 80
+
+
+def test_no_page_is_sorted(store: SqliteStore) -> None:
+    """Each page of a listing comes out of its index in order, whatever narrows it down."""
+    for where in ({}, *LISTED):
+        found = plans(store, partial(list_pages, store, where))
+        assert len(found) == 4
+        for sql, steps in found.items():
+            assert not [each for each in steps if "TEMP B-TREE" in each], (sql, steps)
 
 
 def test_the_probe_sees_a_walk(store: SqliteStore) -> None:

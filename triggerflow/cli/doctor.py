@@ -138,13 +138,13 @@ def _backlog(counts: Counts, alive: list[WorkerRecord], now: float) -> Iterator[
 
 
 def _some(store: Store, status: str) -> Iterator[InstanceRecord]:
-    after = seen = 0
+    after, seen = None, 0
     while seen < _MOST_LOOKED_AT:
         page = store.instances(status=status, after=after, limit=_PAGE)
         yield from page
         if len(page) < _PAGE:
             return
-        after = page[-1].number
+        after = page[-1].cursor
         seen += len(page)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from triggerflow.client import Client
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import InstanceRecord
+    from triggerflow.store.records import InstanceRecord, Where
 
 _STATUSES = ("running", "waiting", "blocked", "done", "failed", "cancelled")
 _PAGE = 200
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _json_argument(text: str | None, what: str) -> Any:
@@ -121,27 +123,55 @@ def _say_started(
 
 
 @click.command(short_help="List instances, newest first.")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only those of this status.")
+@click.option(
+    "--status",
+    type=click.Choice(_STATUSES),
+    multiple=True,
+    help="Only those of this status; may be given several times.",
+)
 @click.option("--flow", help="Only those of this flow.")
 @click.option("--key", help="Only those with this business key.")
+@click.option("--namespace", help="Only those of this namespace.")
+@click.option("--correlation", metavar="ID", help="Only those with this correlation id.")
+@click.option("--parent", metavar="ID", help="Only the children of this instance.")
+@click.option(
+    "--after", metavar="TIME", help="Only those created then or later: 2h, or an ISO date."
+)
+@click.option("--before", metavar="TIME", help="Only those created before: 7d, or an ISO date.")
+@click.option("--oldest", is_flag=True, help="The oldest first.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--all", "every", is_flag=True, help="All of them, however many.")
 @json_option
 @pass_session
 def ps(
     session: Session,
-    status: str | None,
+    status: tuple[str, ...],
     flow: str | None,
     key: str | None,
+    namespace: str | None,
+    correlation: str | None,
+    parent: str | None,
+    after: str | None,
+    before: str | None,
+    oldest: bool,
     limit: int,
     every: bool,
     as_json: bool,
 ) -> None:
     """List instances, newest first: what they wait for, or how they ended."""
+    where: Where = {
+        "status": status or None,
+        "flow": flow,
+        "key": key,
+        "namespace": namespace,
+        "correlation_id": correlation,
+        "created_after": _moment(after),
+        "created_before": _moment(before),
+    }
     with session.asking() as store:
-        records = _newest(
-            store, None if every else limit + 1, status=status, flow=flow, key=key
-        )
+        if parent is not None:
+            where["parent"] = session.find(store, parent).id
+        records = _listed(store, None if every else limit + 1, where, newest_first=not oldest)
         if as_json:
             for index, record in enumerate(records):
                 if every or index < limit:
@@ -151,18 +181,43 @@ def ps(
         shown = found if every else found[:limit]
         _print_instances(session, shown)
         if len(found) > len(shown):
-            note(f"the newest {limit}; more with --limit N or --all")
+            which = "oldest" if oldest else "newest"
+            note(f"the {which} {limit}; more with --limit N or --all")
 
 
-def _newest(store: Store, limit: int | None, **where: Any) -> Iterator[InstanceRecord]:
-    after = 0
+def _moment(given: str | None) -> float | None:
+    """A time as people write it: an age such as 90m, or an ISO date, UTC if it has no zone.
+
+    Raises:
+        click.BadParameter: it is neither.
+    """
+    if given is None:
+        return None
+    from triggerflow.engine.clock import SystemClock
+
+    if given[-1:] in _UNITS and given[:-1].isdecimal():
+        return SystemClock().now() - int(given[:-1]) * _UNITS[given[-1]]
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        raise click.BadParameter(
+            f"found {given!r}, expected an age such as 90m, 24h or 7d, or an ISO date such as "
+            "2026-01-31 or 2026-01-31T12:00:00Z"
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _listed(
+    store: Store, limit: int | None, where: Where, *, newest_first: bool
+) -> Iterator[InstanceRecord]:
+    after = None
     while limit is None or limit > 0:
         size = _PAGE if limit is None else min(_PAGE, limit)
-        page = store.instances(**where, after=after, limit=size, newest_first=True)
+        page = store.instances(**where, after=after, limit=size, newest_first=newest_first)
         yield from page
         if len(page) < size:
             return
-        after = page[-1].number
+        after = page[-1].cursor
         limit = None if limit is None else limit - size
 
 

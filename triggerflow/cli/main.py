@@ -12,6 +12,7 @@ from triggerflow.cli.append import append
 from triggerflow.cli.doctor import doctor
 from triggerflow.cli.instances import cancel, ps, retry, signal, start, terminate, unblock
 from triggerflow.cli.loading import Refused
+from triggerflow.cli.patches import patches
 from triggerflow.cli.registry import flows, triggers
 from triggerflow.cli.replay import replay
 from triggerflow.cli.run import run
@@ -175,6 +176,7 @@ for _each in (
     unblock,
     triggers,
     flows,
+    patches,
     doctor,
 ):
     cli.add_command(_each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from triggerflow.cli.described import (
@@ -30,7 +31,7 @@ from triggerflow.cli.render import (
     status_cell,
 )
 from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
-from triggerflow.engine.views import pending_of
+from triggerflow.engine.views import pending_of, progress_of
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -51,6 +52,7 @@ def show(session: Session, id: str, as_json: bool) -> None:
         record = session.find(store, id)
         log = store.log(record.number, record.generation)[: record.log_length]
         unread = store.inbox(record.number)
+        said = progress_of(record, store.progress(record.number, record.generation), codec)
         activity = None if record.activity is None else store.activity(record.activity)
     entries = [_entry(row, codec) for row in log]
     if as_json:
@@ -58,6 +60,7 @@ def show(session: Session, id: str, as_json: bool) -> None:
         model["remedy"] = remedy(record)
         model["pending"] = [
             {"tag": tag, "due": each.due, "attempts": each.attempts}
+            | ({"progress": attrs.asdict(said[tag])} if tag in said else {})
             for tag, each in pending_of(record, codec).items()
         ]
         model["inbox"] = [
@@ -84,6 +87,9 @@ def show(session: Session, id: str, as_json: bool) -> None:
                     if each.due is None
                     else f"due {until(each.due, now)}, {moment(each.due)}",
                     f"{each.attempts} failed so far" if each.attempts else "",
+                    f"{short(said[tag].details)}, {until(said[tag].at, now)}"
+                    if tag in said
+                    else "",
                 )
                 for tag, each in pending.items()
             ),

@@ -250,6 +250,11 @@ class Replay:
         """What the flow raised, where its outcome is `Failed`: the object itself."""
         return self._error
 
+    @property
+    def patches(self) -> Mapping[str, bool]:
+        """Id -> decision, for every `patched` that the drive has met."""
+        return self._patches
+
     def close(self) -> None:
         """End the generators; what they yield or raise meanwhile is dropped."""
         outer, DRIVING.dropped = DRIVING.dropped, None

@@ -225,6 +225,7 @@ def continue_as_new(input: Any = None, *, compensations: str = "keep") -> Contin
 def patched(id: str) -> Patched:
     """Guard a change of a flow: True for runs that meet it first with the new code.
 
-    The first decision for an id holds for the whole generation.
+    The first decision for an id holds for the whole generation. `Engine.patches` and
+    ``triggerflow patches`` tell when a branch may be removed.
     """
     return Patched(checked_name(id, "patched"))

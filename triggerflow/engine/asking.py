@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from triggerflow.core.driver import drive
+from triggerflow.engine.patches import Patch, Survey
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
-from triggerflow.engine.views import Instance, pending_of
+from triggerflow.engine.views import Instance, Progress, pending_of, progress_of
 from triggerflow.errors import DefinitionError, UnknownInstance
-from triggerflow.store.records import STATUSES
+from triggerflow.store.records import OPEN, STATUSES
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
     from triggerflow.engine.settings import Code
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import InstanceRecord
+    from triggerflow.store.records import InstanceRecord, Where
 
 PAGE: Final = 100
 _ID_LENGTH: Final = 20
@@ -37,32 +40,63 @@ def flow_name(flow: Any) -> str:
     return name
 
 
+def statuses(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One status, or several.
+
+    Raises:
+        DefinitionError: one of them is none.
+    """
+    found = (given,) if isinstance(given, str) else tuple(given)
+    for each in found:
+        if each not in STATUSES:
+            raise DefinitionError(
+                "instances(status=)", f"found {each!r:.80}, expected {', '.join(STATUSES)}"
+            )
+    return found
+
+
+def moment(given: datetime | float | None, what: str) -> float | None:
+    """A point in time, in seconds since the epoch.
+
+    Raises:
+        DefinitionError: it is neither seconds nor a datetime with a time zone.
+    """
+    if isinstance(given, datetime) and given.tzinfo is not None:
+        return given.timestamp()
+    if given is None or (isinstance(given, int | float) and not isinstance(given, bool)):
+        return given
+    raise DefinitionError(
+        f"instances({what}=)",
+        f"found {given!r:.80}, expected an aware datetime or seconds since the epoch",
+    )
+
+
 class Instances:
     """Instances page by page. It may be left at any time: there is nothing to close."""
 
     def __init__(
         self,
-        read: Callable[[dict[str, Any], int], Awaitable[list[InstanceRecord]]],
-        where: dict[str, Any],
+        read: Callable[[tuple[float, int] | None], Awaitable[list[InstanceRecord]]],
         codec: ValueCodec,
     ) -> None:
         self._read = read
-        self._where = where
         self._codec = codec
         self._page: deque[InstanceRecord] = deque()
-        self._after: int | None = 0
+        self._after: tuple[float, int] | None = None
+        self._done = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Instance:
         if not self._page:
-            if self._after is None:
+            if self._done:
                 raise StopAsyncIteration
-            page = await self._read(self._where, self._after)
-            self._after = page[-1].number if len(page) == PAGE else None
+            page = await self._read(self._after)
+            self._done = len(page) < PAGE
             if not page:
                 raise StopAsyncIteration
+            self._after = page[-1].cursor
             self._page.extend(page)
         return Instance.of(self._page.popleft(), self._codec)
 
@@ -98,6 +132,18 @@ class Asking:
         """
         return Instance.of(await self._record(id), self._code.codec)
 
+    async def progress(self, id: str) -> dict[str, Progress]:
+        """What the running steps of an instance said last by `heartbeat`: tag -> `Progress`.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        record = await self._record(id)
+        rows = await self._reader.ask(
+            lambda: self._store.progress(record.number, record.generation)
+        )
+        return progress_of(record, rows, self._code.codec)
+
     async def log(self, id: str) -> list[Entry]:
         """The log of an instance's present generation."""
         record = await self._record(id)
@@ -128,37 +174,83 @@ class Asking:
             codec=codec,
         )
 
+    async def patches(self, flow: Any = None) -> tuple[Patch, ...]:
+        """Which side of each `patched` id the open instances are on.
+
+        Every open instance of the flows that are registered here is driven through its log,
+        so this takes its time; nothing is written or performed.
+
+        Args:
+            flow: only those of this flow: a flow, or its name.
+        """
+        survey = Survey(self._code.flows, self._code.codec)
+        name = None if flow is None else flow_name(flow)
+        after, more = None, True
+        while more:
+            page = await self._reader.ask(
+                partial(self._store.instances, status=OPEN, flow=name, after=after, limit=PAGE)
+            )
+            for record in page:
+                if survey.knows(record):
+                    survey.look(
+                        record,
+                        await self._reader.ask(
+                            partial(self._store.log, record.number, record.generation)
+                        ),
+                    )
+                after = record.cursor
+            more = len(page) == PAGE
+        return tuple(each for each in survey.found() if name in (None, each.flow))
+
     def instances(
         self,
         *,
-        status: str | None = None,
+        status: str | Iterable[str] | None = None,
         flow: Any = None,
         key: str | None = None,
         attributes: Mapping[str, str | float | bool] | None = None,
+        namespace: str | None = None,
+        correlation_id: str | None = None,
+        parent: str | None = None,
+        created_after: datetime | float | None = None,
+        created_before: datetime | float | None = None,
+        newest_first: bool = False,
     ) -> Instances:
-        """Iterate over instances with ``async for``, oldest first, a page at a time.
+        """Iterate over instances with ``async for``, by creation, a page at a time.
 
         Args:
-            status: only those of this status.
+            status: only those of this status, or of one of several.
             flow: only those of this flow: a flow, or its name.
             key: only those with this business key.
             attributes: only those whose search attributes have these values.
+            namespace: only those of this namespace; ``""`` is the one by default.
+            correlation_id: only those with this one.
+            parent: only the children of the instance with this id.
+            created_after: only those created then or later: an aware datetime, or seconds
+                since the epoch.
+            created_before: only those created before that.
+            newest_first: the newest first, not the oldest.
         """
-        if status is not None and status not in STATUSES:
-            raise DefinitionError(
-                "instances(status=)", f"found {status!r}, expected {', '.join(STATUSES)}"
-            )
-        flow = None if flow is None else flow_name(flow)
-        return Instances(
-            self._page,
-            {"status": status, "flow": flow, "key": key, "attributes": attributes},
-            self._code.codec,
-        )
+        where: Where = {
+            "status": None if status is None else statuses(status),
+            "flow": None if flow is None else flow_name(flow),
+            "key": key,
+            "attributes": attributes,
+            "namespace": namespace,
+            "correlation_id": correlation_id,
+            "parent": parent,
+            "created_after": moment(created_after, "created_after"),
+            "created_before": moment(created_before, "created_before"),
+        }
 
-    async def _page(self, where: dict[str, Any], after: int) -> list[InstanceRecord]:
-        return await self._reader.ask(
-            lambda: self._store.instances(**where, after=after, limit=PAGE)
-        )
+        async def read(after: tuple[float, int] | None) -> list[InstanceRecord]:
+            return await self._reader.ask(
+                lambda: self._store.instances(
+                    **where, after=after, limit=PAGE, newest_first=newest_first
+                )
+            )
+
+        return Instances(read, self._code.codec)
 
     async def _record(self, id: str) -> InstanceRecord:
         found = await self.resolve_id(id)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
     from triggerflow.core.driver import Replay
     from triggerflow.engine.committer import Committer
+    from triggerflow.engine.heartbeats import Heartbeats
     from triggerflow.engine.limits import Limits
     from triggerflow.engine.running import Running
     from triggerflow.store.protocol import Store
@@ -36,6 +37,7 @@ class Starter:
         codec: ValueCodec,
         performer: Performer,
         limits: Limits,
+        heartbeats: Heartbeats,
         finished: Callable[[list[Attempt]], None],
     ) -> None:
         self._store = store
@@ -43,6 +45,7 @@ class Starter:
         self._codec = codec
         self._performer = performer
         self._limits = limits
+        self._heartbeats = heartbeats
         self._finished = finished
 
     def perform(self, run: Running, replay: Replay, tag: str) -> None:
@@ -58,6 +61,7 @@ class Starter:
                 held.append(tag)
             return
         attempt = run.begin_attempt(waiting, effect, self._codec)
+        attempt.heartbeats = self._heartbeats
         key = effect.options.idempotency_key
         if key is None:
             self._start(attempt)

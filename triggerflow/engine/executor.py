@@ -16,6 +16,7 @@ import trio
 from triggerflow.core.outcomes import Continued
 from triggerflow.engine.attempts import Starter
 from triggerflow.engine.drive import Around
+from triggerflow.engine.heartbeats import Heartbeats, flush, forget, over
 from triggerflow.engine.limits import Limits
 from triggerflow.engine.performer import Attempt, Performer
 from triggerflow.engine.running import Running
@@ -98,12 +99,14 @@ class Executor:
         self.performer = Performer(
             nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
         )
+        self._heartbeats = Heartbeats(committer, codec, clock, self._lost)
         self._starter = Starter(
             store=store,
             committer=committer,
             codec=codec,
             performer=self.performer,
             limits=Limits(self._timers, self.performer, clock, self._finished),
+            heartbeats=self._heartbeats,
             finished=self._finished,
         )
 
@@ -171,6 +174,14 @@ class Executor:
         if not run.gone:
             self._block(run, error)
 
+    def _lost(self, run: Running, outcome: Outcome) -> None:
+        """A write was refused: the instance, or the whole worker, is another's."""
+        if outcome.detail == "worker":
+            self._forget(run)
+            self._fenced()
+        else:
+            self._hand_back(run)
+
     def _hand_back(self, run: Running) -> None:
         """The store knows more of it than we do: let the next claim read it anew."""
         self._forget(run)
@@ -183,10 +194,10 @@ class Executor:
         run = self.owned.get(number) or self.warm.pop(number, None)
         self.warm_lengths.pop(number, None)
         if run is not None:
-            self._forget(run)
+            self._forget(run, "ended")
 
-    def _forget(self, run: Running) -> None:
-        run.drop()
+    def _forget(self, run: Running, cause: str = "lease_lost") -> None:
+        run.drop(cause)
         run.unwatch(self._timers)
         if self.owned.get(run.number) is run:
             del self.owned[run.number]
@@ -208,7 +219,7 @@ class Executor:
     def drop_all(self) -> None:
         """The lease is lost: nothing here is ours any more."""
         for run in [*self.owned.values(), *self.warm.values()]:
-            run.drop()
+            run.drop("closed" if self.performer.closed else "lease_lost")
         self.owned.clear()
         self._suspects.clear()
         self.warm.clear()
@@ -229,14 +240,14 @@ class Executor:
             for attempt in attempts:
                 run: Running = attempt.owner
                 attempt.unwatch()
-                if attempt.overdue:
-                    self.performer.thread_came_back()
+                self.performer.thread_came_back(attempt)
                 if attempt.over or run.gone:
                     if not run.gone:
                         self._starter.ended(run, attempt)
                     continue
                 if attempt.overdue:
                     attempt.fail(TimedOut(attempt.tag))
+                flush(attempt)
                 run.results.append(attempt)
                 self._turn(run)
 
@@ -255,6 +266,7 @@ class Executor:
             self._block(run, error)
             return
         run.busy = True
+        taken.operation.progress_over = over(run)
         self._committer.submit(
             taken.operation, lambda outcome: self._landed(run, replay, taken, outcome)
         )
@@ -271,17 +283,15 @@ class Executor:
                 self._troubled(run, taken, outcome)
             return
         if outcome.verdict is not Verdict.APPLIED:
-            if outcome.detail == "worker":
-                self._forget(run)
-                self._fenced()
-            elif outcome.refusals:
+            if outcome.refusals:
                 self._refused(run, taken, outcome)
             else:
-                self._hand_back(run)
+                self._lost(run, outcome)
             return
         operation = taken.operation
         run.trouble = 0
         run.log_length += len(operation.entries)
+        forget(run, operation.progress_over)
         if operation.entries and run.crashes:
             run.crashes = 0
             # It need no longer be alone.

@@ -77,7 +77,7 @@ def _message(drive: Drive, row: InboxRow) -> None:
         if waiting is not None:
             attempt = drive.run.attempts.pop(row.name, None)
             if attempt is not None:
-                attempt.cancel()
+                attempt.cancel("completed")
             drive.feed(row.name, row.payload, drive.codec.decode(row.payload))
 
 

@@ -60,13 +60,13 @@ class Limits:
             self._set(attempt, left, timeout)
         elif not attempt.overdue:
             attempt.overdue = True
-            self._performer.replace_thread()
+            self._performer.replace_thread(attempt)
             self.watch(attempt, timeout)
         else:
             self._give_up(attempt)
 
     def _give_up(self, attempt: Attempt) -> None:
-        attempt.over = True
+        attempt.cancel("timed_out")
         given_up = Attempt(
             attempt.owner, attempt.tag, attempt.name, attempt.fn, (), {}, attempt.number
         )

@@ -15,7 +15,9 @@ from triggerflow.store import acts
 
 if TYPE_CHECKING:
     from triggerflow.core.branch import Waiting
+    from triggerflow.core.driver import Replay
     from triggerflow.engine.drive import Drive
+    from triggerflow.engine.running import Running
 
 
 def update(drive: Drive) -> None:
@@ -48,7 +50,7 @@ def update(drive: Drive) -> None:
     for tag in [tag for tag in pending if tag not in live]:
         del pending[tag]
         _dropped(drive, tag)
-        run.give_up(tag)
+        run.give_up(tag, _why_dropped(run, replay))
 
 
 def _armed(drive: Drive, tag: str, waiting: Waiting) -> None:
@@ -87,6 +89,12 @@ def next_due(kept: Iterable[Pending]) -> float | None:
         if each.due is not None and (found is None or each.due < found):
             found = each.due
     return found
+
+
+def _why_dropped(run: Running, replay: Replay) -> str:
+    if run.cancelled:
+        return "cancelled"
+    return "race_lost" if replay.outcome is None else "ended"
 
 
 def _since(effect: Any, now: float) -> float | None:

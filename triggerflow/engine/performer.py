@@ -45,8 +45,12 @@ class Attempt:
         error: the exception itself, for the retry policy; None where no attempt more helps.
         begun: when a plain step's thread began it, where it has a timeout.
         keyed: its result is recorded under a key of the user's; `recorded`: it was before.
-        over: the executor no longer wants its result.
+        over: the executor no longer wants its result; `cause` says why, see `AttemptOver`.
         overdue: its timeout passed while its thread ran on.
+        in_thread: a thread of the pool has taken it.
+        abandoned: its thread does not count against the pool any more.
+        heartbeats: who takes its heartbeats; `pulse` has them, once the step asks.
+        abandon: called once it is over while its thread runs on.
     """
 
     owner: Any
@@ -65,7 +69,13 @@ class Attempt:
     keyed: bool = False
     recorded: bool = False
     over: bool = False
+    cause: str = ""
     overdue: bool = False
+    in_thread: bool = False
+    abandoned: bool = False
+    heartbeats: Any = None
+    pulse: Any = None
+    abandon: Callable[[Attempt], None] | None = None
     scope: trio.CancelScope | None = None
     stop_timer: Callable[[], None] | None = None
 
@@ -91,16 +101,29 @@ class Attempt:
             self.stop_timer()
             self.stop_timer = None
 
-    def cancel(self) -> None:
+    @property
+    def has_ended(self) -> bool:
+        """Whether its result or its failure is there."""
+        return self.failure is not None or self.blob is not None
+
+    def cancel(self, cause: str) -> None:
         """Drop its result, and stop it where it can be stopped."""
+        self.cause = cause
         self.over = True
         self.unwatch()
         if self.scope is not None:
             self.scope.cancel()
+        # A thread marks it as taken before it looks whether it is over.
+        elif self.in_thread and self.abandon is not None and not self.has_ended:
+            self.abandon(self)
 
 
 class Performer:
-    """Runs attempts; `finished` gets them back, many at once, on the loop."""
+    """Runs attempts; `finished` gets them back, many at once, on the loop.
+
+    Attributes:
+        closed: no more attempts are taken, nor results.
+    """
 
     def __init__(
         self,
@@ -125,7 +148,7 @@ class Performer:
         self._posted = False
         self._threads = 0
         self._free = 0
-        self._closed = False
+        self.closed = False
 
     def start(self, attempt: Attempt) -> None:
         """Begin an attempt."""
@@ -134,6 +157,7 @@ class Performer:
         elif self._inline:
             self._token.run_sync_soon(self._run_inline, attempt)
         else:
+            attempt.abandon = self.replace_thread
             if self._threads < self._most:
                 self._grow()
             self._queue.put(attempt)
@@ -145,34 +169,43 @@ class Performer:
             self._threads += 1
         threading.Thread(target=self._work, name="triggerflow-step", daemon=True).start()
 
-    def replace_thread(self) -> None:
-        """A thread is lost to a step that overran its timeout: it no longer counts."""
+    def replace_thread(self, attempt: Attempt) -> None:
+        """A thread is lost to a step that nobody waits for any more: it no longer counts."""
+        if attempt.abandoned or self.closed:
+            return
+        attempt.abandoned = True
         with self._guard:
             self._most += 1
         if self._queue.qsize():
             # What waited behind it may run now; no other attempt need come for that.
             self._grow()
 
-    def thread_came_back(self) -> None:
-        """The overdue step ended after all."""
-        with self._guard:
-            self._most -= 1
+    def thread_came_back(self, attempt: Attempt) -> None:
+        """A step has ended; if it had been abandoned, its thread counts again."""
+        if attempt.abandoned:
+            with self._guard:
+                self._most -= 1
 
     def close(self) -> None:
         """Take no more attempts; threads end when their step does."""
-        self._closed = True
+        self.closed = True
         with self._guard:
             count = self._threads
         for _ in range(count):
             self._queue.put(None)
 
     async def _run_async(self, attempt: Attempt) -> None:
+        if not attempt.over:
+            await self._call_async(attempt)
+        # Also where nobody wants its result: somebody may wait for its end.
+        if attempt.over or attempt.failure or attempt.blob is not None:
+            self._finished([attempt])
+
+    async def _call_async(self, attempt: Attempt) -> None:
         CURRENT.set(attempt)
         limit = float("inf") if attempt.timeout is None else attempt.timeout
         with trio.CancelScope() as scope:
             attempt.scope = scope
-            if attempt.over:
-                scope.cancel()
             with trio.move_on_after(limit) as timer:
                 try:
                     attempt.succeed(
@@ -194,15 +227,13 @@ class Performer:
                     attempt.fail(error)
             if timer.cancelled_caught:
                 attempt.fail(TimedOut(attempt.tag))
-        # Also where nobody wants its result: somebody may wait for its end.
-        if attempt.over or attempt.failure or attempt.blob is not None:
-            self._finished([attempt])
 
     def _run_inline(self, attempt: Attempt) -> None:
         self._run_plain(attempt)
         self._finished([attempt])
 
     def _run_plain(self, attempt: Attempt) -> None:
+        attempt.in_thread = True
         if attempt.over:
             return
         CURRENT.set(attempt)
@@ -261,7 +292,7 @@ class Performer:
         done = []
         while self._done:
             done.append(self._done.popleft())
-        if done and not self._closed:
+        if done and not self.closed:
             self._finished(done)
 
 

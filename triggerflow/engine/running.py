@@ -40,6 +40,7 @@ class Running:
         refused: tag -> why the store refused the act behind it.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
+        progress: (generation, tag) -> what that call said last, encoded.
         watched: tag -> the timer that was set for it.
         busy: a turn is in flight; what comes meanwhile waits for the next.
         gone: this worker no longer owns it.
@@ -75,6 +76,7 @@ class Running:
         "origin",
         "pending",
         "positions",
+        "progress",
         "refused",
         "replay",
         "results",
@@ -109,6 +111,7 @@ class Running:
         self.positions = claimed.positions
         self.replay: Replay | None = None
         self.pending: dict[str, Pending] = {}
+        self.progress = {(self.generation, tag): said for tag, said in claimed.progress}
         self.attempts: dict[str, Attempt] = {}
         self.ending: dict[str, Attempt] = {}
         self.held: dict[str, list[str]] = {}
@@ -219,12 +222,12 @@ class Running:
         attempt.keyed = effect.options.idempotency_key is not None
         return attempt
 
-    def give_up(self, tag: str) -> None:
+    def give_up(self, tag: str, cause: str) -> None:
         """Nobody waits for the attempt under this tag any more; its end is still told."""
         attempt = self.attempts.pop(tag, None)
         if attempt is not None:
             self.ending[tag] = attempt
-            attempt.cancel()
+            attempt.cancel(cause)
 
     def watch(self, timers: Timers, fired: Callable[[Running, str], None]) -> None:
         """Have a timer for each due time, and no other."""
@@ -265,11 +268,11 @@ class Running:
             self.cancelled = self.cancelled and row.kind != "cancel"
         self.inbox.sort(key=lambda row: row.id)
 
-    def drop(self) -> None:
+    def drop(self, cause: str = "lease_lost") -> None:
         """This worker no longer owns it: stop what runs for it."""
         self.gone = True
         for attempt in self.attempts.values():
-            attempt.cancel()
+            attempt.cancel(cause)
         self.attempts.clear()
         self.ending.clear()
         self.held.clear()

@@ -11,10 +11,10 @@ from triggerflow.core.log import Pending, decode_pending
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from triggerflow.core.codec import ValueCodec
-    from triggerflow.store.records import FiringRecord, InstanceRecord
+    from triggerflow.store.records import FiringRecord, InstanceRecord, ProgressRecord
 
 
 @attrs.frozen
@@ -71,6 +71,19 @@ class Rejected:
 
     index: int
     error: Exception
+
+
+@attrs.frozen
+class Progress:
+    """What a running step said last by `heartbeat`.
+
+    Attributes:
+        details: what it said.
+        at: when, in seconds since the epoch.
+    """
+
+    details: Any
+    at: float
 
 
 @attrs.frozen
@@ -152,6 +165,18 @@ class Instance:
             trigger=record.trigger,
             trigger_cid=record.trigger_cid,
         )
+
+
+def progress_of(
+    record: InstanceRecord, rows: Iterable[ProgressRecord], codec: ValueCodec
+) -> dict[str, Progress]:
+    """Tag -> what its step said last, for the calls that an instance waits for."""
+    said = {row.tag: row for row in rows}
+    return {
+        tag: Progress(codec.decode(said[tag].details), said[tag].at)
+        for tag in pending_of(record, codec)
+        if tag in said
+    }
 
 
 def appended(cid: str, seq: int, *, duplicate: bool, firings: Sequence[Any] | None) -> Appended:

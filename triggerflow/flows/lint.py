@@ -25,7 +25,7 @@ from triggerflow.flows.calls import (
     unwrapped,
 )
 from triggerflow.flows.flow import Flow
-from triggerflow.flows.reading import Finding, Unit
+from triggerflow.flows.reading import Finding, Following, Reading, Unit
 from triggerflow.flows.shapes import Shapes
 from triggerflow.flows.sources import is_project, source_of
 
@@ -66,10 +66,23 @@ def lint_flow(fn: Callable[..., Any]) -> list[Finding]:
         Findings by file and line, errors and warnings; an empty list if there are none.
     """
     found = fn.fn if isinstance(fn, Flow) else fn
-    lint = _Lint(found)
-    lint.follow(Known(found))
-    lint.run()
-    return sorted(set(lint.findings), key=lambda each: (each.file, each.line, each.rule))
+    findings = read_flow(found, Shapes)
+    return sorted(set(findings), key=lambda each: (each.file, each.line, each.rule))
+
+
+def read_flow(
+    fn: Callable[..., Any], read: Callable[[Following, Unit], Reading]
+) -> list[Finding]:
+    """Read a flow function, and the project's functions that it calls, each once.
+
+    Args:
+        fn: the flow's generator function.
+        read: makes the reader of one function.
+    """
+    lint = _Lint(fn)
+    lint.follow(Known(fn))
+    lint.run(read)
+    return lint.findings
 
 
 class _Lint:
@@ -84,13 +97,13 @@ class _Lint:
         self.todo: list[Unit] = []
         self.seen: set[Any] = set()
 
-    def run(self) -> None:
+    def run(self, read: Callable[[_Lint, Unit], Reading]) -> None:
         """Look at each function, each once."""
         for done in itertools.count():
             if not self.todo or done >= _MOST:
                 return
             unit = self.todo.pop()
-            Shapes(self, unit).read()
+            read(self, unit).read()
 
     def follow(self, meaning: Meaning) -> None:
         """Note a function that is called, if it is the project's own."""

@@ -41,6 +41,9 @@ from triggerflow.core.effects import Effect
 _CALLERS: Final = frozenset(
     (sorted, map, filter, min, max, functools.reduce, itertools.groupby, itertools.starmap)
 )
+# Of those, the ones that call nothing but their `key`.
+_BY_KEY: Final = frozenset((sorted, min, max))
+_NAMED: Final = {"getattr": "", "item": ", an item,"}
 _ORDERED: Final = frozenset((list, tuple, enumerate, iter, next, zip, map, filter))
 _UNORDERED: Final = frozenset((sorted, set, frozenset, min, max, any, all, len))
 FILLS: Final = frozenset({"append", "extend", "insert", "add", "appendleft"})
@@ -167,9 +170,11 @@ class Reading(ast.NodeVisitor):
                     self._ordered(each)
             if among(value, _CALLERS):
                 self._passed(node)
+                self._given(node, value)
         match node.func:
             case ast.Attribute(attr="sort"):
                 self._passed(node)
+                self._given(node, sorted)
             case ast.Attribute(attr="join"):
                 for each in node.args:
                     self._ordered(each)
@@ -185,14 +190,27 @@ class Reading(ast.NodeVisitor):
                 ):
                     self._called(ast.copy_location(ast.Call(each, [], []), each), found)
 
+    def _given(self, node: ast.Call, caller: Any) -> None:
+        """What a caller of functions gets to call, where that can't be followed."""
+        place = 1 if caller is itertools.groupby else 0
+        given = [each.value for each in node.keywords if each.arg == "key"]
+        if caller not in _BY_KEY:
+            given += node.args[place : place + 1]
+        for each in given:
+            found = self.scope.meaning(each)
+            if isinstance(found, Opaque) and found.kind and not self.unit.source.trusts(node):
+                shown = f"{ast.unparse(each):.60}, given to {ast.unparse(node.func):.60}(),"
+                self._hazard(node, shown, DYNAMIC)
+
     def _called(self, node: ast.Call, found: Meaning) -> None:
         shown = f"{ast.unparse(node.func):.60}()"
         match found:
+            case Opaque(kind="") if isinstance(node.func, ast.Call):
+                self._hazard(node, f"{shown}, a call of a result,", DYNAMIC)
             case Opaque(kind="") | Inner():
                 self.lint.follow(found)
             case Opaque(kind=kind):
-                what = "" if kind == "getattr" else f", a {kind}"
-                self._hazard(node, f"{shown}{what},", DYNAMIC)
+                self._hazard(node, f"{shown}{_NAMED.get(kind, f', a {kind},')}", DYNAMIC)
             case Known() | Made() | Unloaded():
                 if isinstance(found, Known) and makes_effect(key_of(found.value)):
                     return

@@ -5,8 +5,8 @@ activity was there before, the worker was fenced, the instance has ended) change
 and says so, and its neighbours land all the same. An unexpected error rolls the whole
 batch back and is raised.
 
-In a batch, the store decides in one order: the worker's fence, turns and blocks, appends,
-starts, dispatches, messages, waits, unblocks, terminations, releases, claims.
+In a batch, the store decides in one order: the worker's fence, heartbeats, turns and blocks,
+appends, starts, dispatches, messages, waits, unblocks, terminations, releases, claims.
 """
 
 from __future__ import annotations
@@ -220,6 +220,7 @@ class Turn:
         value: result or failure record, where it ends.
         started: time of the generation's first turn; kept from the first turn on.
         acts: what it does towards others.
+        progress_over: tags whose progress is of no more use.
     """
 
     number: int
@@ -235,6 +236,22 @@ class Turn:
     inbox_seen: int = 0
     value: bytes | None = None
     acts: tuple[Act, ...] = ()
+    progress_over: tuple[str, ...] = ()
+
+
+@attrs.define(slots=True)
+class Heartbeat:
+    """Keep what a step said last of its progress, in place of what it said before.
+
+    Precondition: the worker's epoch holds, it owns the instance, and the generation is as
+    stated; else `FENCED`, or `GONE` where the instance has ended.
+    """
+
+    number: int
+    generation: int
+    tag: str
+    details: bytes
+    at: float
 
 
 @attrs.define(slots=True)
@@ -304,6 +321,7 @@ Operation = (
     | Send
     | Unblock
     | Terminate
+    | Heartbeat
     | Turn
     | Block
     | Satisfy
@@ -320,7 +338,8 @@ class Batch:
     Attributes:
         operations: what to do.
         now: the time that the batch stamps on the worker's row.
-        worker: (id, epoch) of the worker behind turns, blocks, releases and claims.
+        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, releases and
+            claims.
     """
 
     operations: list[Any]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, Unpack
 
 from triggerflow.store.operations import Batch, Outcome
 from triggerflow.store.records import (
@@ -15,8 +15,10 @@ from triggerflow.store.records import (
     LogRecord,
     NewTrigger,
     OutboxRow,
+    ProgressRecord,
     TriggerRecord,
     WaitRecord,
+    Where,
     WorkerRecord,
 )
 
@@ -104,15 +106,19 @@ class Store(Protocol):
     def instances(
         self,
         *,
-        status: str | None = None,
-        flow: str | None = None,
-        key: str | None = None,
-        attributes: Mapping[str, str | float | bool] | None = None,
-        after: int = 0,
+        after: tuple[float, int] | None = None,
         limit: int = 100,
         newest_first: bool = False,
+        **where: Unpack[Where],
     ) -> list[InstanceRecord]:
-        """A page of instances; `after` is the last number of the page before."""
+        """A page of instances, by the time of their creation.
+
+        Args:
+            after: `InstanceRecord.cursor` of the last one of the page before.
+            limit: how many at most.
+            newest_first: the other way round.
+            where: see `Where`.
+        """
         ...
 
     def log(self, number: int, generation: int) -> list[LogRecord]:
@@ -121,6 +127,10 @@ class Store(Protocol):
 
     def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
         """Unread messages of one instance."""
+        ...
+
+    def progress(self, number: int, generation: int) -> list[ProgressRecord]:
+        """What the steps of one generation said last of their progress."""
         ...
 
     def woken(self, worker: int) -> list[tuple[int, list[InboxRow]]]:

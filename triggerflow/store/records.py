@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypedDict
+
 import attrs
 
 ENDED = frozenset({"done", "failed", "cancelled"})
@@ -9,7 +12,8 @@ ENDED = frozenset({"done", "failed", "cancelled"})
 # caused it; at the limit it blocks.
 SUSPECT = 2
 CRASH_LIMIT = 5
-STATUSES = ("running", "waiting", "blocked", "done", "failed", "cancelled")
+OPEN = ("running", "waiting", "blocked")
+STATUSES = (*OPEN, "done", "failed", "cancelled")
 
 
 @attrs.frozen
@@ -64,6 +68,15 @@ class LogRecord:
 
 
 @attrs.frozen
+class ProgressRecord:
+    """What a step said last of its progress, and when."""
+
+    tag: str
+    details: bytes
+    at: float
+
+
+@attrs.frozen
 class InstanceRecord:
     """An instance as stored."""
 
@@ -96,12 +109,36 @@ class InstanceRecord:
     trigger_cid: str | None
     positions: bytes | None = None
 
+    @property
+    def cursor(self) -> tuple[float, int]:
+        """Where a page that ends with it ends."""
+        return self.created, self.number
+
+
+class Where(TypedDict, total=False):
+    """Which instances are asked for; what isn't given, or is None, leaves it open.
+
+    `status` has one or several; `parent` is a public id; `created_after` counts its own
+    moment in, `created_before` doesn't.
+    """
+
+    status: tuple[str, ...] | str | None
+    flow: str | None
+    key: str | None
+    attributes: Mapping[str, str | float | bool] | None
+    namespace: str | None
+    correlation_id: str | None
+    parent: str | None
+    created_after: float | None
+    created_before: float | None
+
 
 @attrs.frozen
 class Claimed:
     """An instance that a worker now owns, with all that it needs to drive it.
 
-    `log` is None where the worker said that it has it.
+    `log` is None where the worker said that it has it; `progress` is what its steps said
+    last, as (tag, details).
     """
 
     number: int
@@ -118,6 +155,7 @@ class Claimed:
     started: float | None
     log: tuple[LogRecord, ...] | None
     inbox: tuple[InboxRow, ...]
+    progress: tuple[tuple[str, bytes], ...] = ()
     namespace: str = ""
     correlation_id: str | None = None
     depth: int = 0

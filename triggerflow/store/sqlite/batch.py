@@ -11,6 +11,7 @@ from triggerflow.store.operations import (
     Block,
     Claim,
     Dispatch,
+    Heartbeat,
     Outcome,
     Release,
     Satisfy,
@@ -22,9 +23,17 @@ from triggerflow.store.operations import (
     Unblock,
     Verdict,
 )
-from triggerflow.store.sqlite import arrivals, claims, messages, turns, waits, workers
+from triggerflow.store.sqlite import (
+    arrivals,
+    claims,
+    messages,
+    progress,
+    turns,
+    waits,
+    workers,
+)
 
-_NEEDS_WORKER: Final = (Turn, Block, Release, Claim)
+_NEEDS_WORKER: Final = (Heartbeat, Turn, Block, Release, Claim)
 _WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
 
 
@@ -51,6 +60,9 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         for kind in _NEEDS_WORKER:
             for index, _ in groups.pop(kind, ()):
                 outcomes[index] = _WORKER_FENCED
+    if Heartbeat in groups and worker is not None:
+        # Before the turn that may end what they are about.
+        progress.write(db, worker, groups[Heartbeat], outcomes)
     if Turn in groups and worker is not None:
         turns.turns(db, worker, groups[Turn], outcomes)
     if Append in groups:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.records import SUSPECT, Claimed
+from triggerflow.store.sqlite import progress
 from triggerflow.store.sqlite.reads import inbox_of, log_of, next_due
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
         )
         claimed = _read(db, op, chosen)
     if len(numbers) < op.limit:
-        _block_unknown(db)
+        _block_orphans(db)
     return Outcome(
         Verdict.APPLIED,
         claimed=claimed,
@@ -97,6 +98,7 @@ def _runnable(db: sqlite3.Connection, op: Claim) -> tuple[list[int], bool, bool]
 
 def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]:
     inboxes = inbox_of(db, chosen)
+    said = progress.of_many(db, chosen)
     found = []
     for row in db.execute(
         "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
@@ -110,36 +112,59 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
         warm = op.warm.get(number) == (generation, length)
         log = None if warm else tuple(log_of(db, number, generation)) if length else ()
         inbox = tuple(inboxes.get(number, ()))
-        fields = [*row[:8], bool(row[8]), *row[9:12], log, inbox, *row[12:]]
+        progressed = tuple(said.get((number, generation), ()))
+        fields = [*row[:8], bool(row[8]), *row[9:12], log, inbox, progressed, *row[12:]]
         found.append(Claimed(*fields))
     return tuple(found)
 
 
-def _block_unknown(db: sqlite3.Connection) -> None:
-    """Runnable instances that no registered worker knows become visible as blocked.
+_KNOWERS = (
+    "SELECT 1 FROM worker_flow f JOIN worker w ON w.id = f.worker WHERE f.flow = instance.flow"
+    " AND (instance.version IS NULL OR f.version = instance.version)"
+)
 
-    No build counts as tried: the first worker that knows the flow takes them.
+
+def _block_orphans(db: sqlite3.Connection) -> None:
+    """Runnable instances that no registered worker will take become visible as blocked.
+
+    Either none knows the flow, or each that does was tried and diverged: then one that had
+    fitted is gone. Nothing counts as tried by this, so a worker that fits takes them.
     """
     orphans = db.execute(
-        "SELECT id, flow, version FROM instance WHERE status = 'running' AND owner IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM worker_flow w WHERE w.flow = instance.flow"
-        " AND (instance.version IS NULL OR w.version = instance.version)) LIMIT 1000"
+        f"SELECT id, flow, version, EXISTS ({_KNOWERS}) FROM instance"
+        f" WHERE status = 'running' AND owner IS NULL AND NOT EXISTS ({_KNOWERS} AND NOT EXISTS"
+        " (SELECT 1 FROM tried t WHERE t.instance = instance.id AND t.build = w.build))"
+        " LIMIT 1000"
     ).fetchall()
-    for number, flow, version in orphans:
-        versions = [
-            v
-            for (v,) in db.execute(
-                "SELECT DISTINCT version FROM worker_flow WHERE flow = ? ORDER BY 1", (flow,)
-            )
-        ]
-        cause = "unknown_version" if versions else "unknown_flow"
-        reason = (
-            f"no worker knows version {version} of flow {flow!r}; they know {versions}: "
-            "run a worker whose app registers that version"
-            if versions
-            else f"no worker knows a flow {flow!r}: run a worker whose app registers it"
-        )
+    for number, flow, version, known in orphans:
+        cause, reason = _all_tried(db, number) if known else _unknown(db, flow, version)
         db.execute(
             "UPDATE instance SET status = 'blocked', cause = ?, reason = ? WHERE id = ?",
             (cause, reason, number),
         )
+
+
+def _all_tried(db: sqlite3.Connection, number: int) -> tuple[str, str]:
+    tried = db.execute("SELECT build FROM tried WHERE instance = ? ORDER BY 1", (number,))
+    builds = ", ".join(repr(build) for (build,) in tried)
+    return "diverged", (
+        f"the code of every worker that runs now was tried and doesn't fit its log (tried: "
+        f"builds {builds}); the code that it went on with is gone: run a worker with that build"
+    )
+
+
+def _unknown(db: sqlite3.Connection, flow: str, version: int | None) -> tuple[str, str]:
+    versions = [
+        v
+        for (v,) in db.execute(
+            "SELECT DISTINCT version FROM worker_flow WHERE flow = ? ORDER BY 1", (flow,)
+        )
+    ]
+    if versions:
+        return "unknown_version", (
+            f"no worker knows version {version} of flow {flow!r}; they know {versions}: "
+            "run a worker whose app registers that version"
+        )
+    return "unknown_flow", (
+        f"no worker knows a flow {flow!r}: run a worker whose app registers it"
+    )

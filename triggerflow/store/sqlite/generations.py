@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triggerflow.store.sqlite.progress import clear_instances
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -36,6 +38,7 @@ def turn_over(db: sqlite3.Connection, turn: Turn, act: ContinueAsNew) -> None:
     """The instance begins its next generation: runnable, with an empty log."""
     db.execute("DELETE FROM tried WHERE instance = ?", (turn.number,))
     db.execute("DELETE FROM wait WHERE instance = ?", (turn.number,))
+    clear_instances(db, [(turn.number,)])
     db.execute(
         "UPDATE instance SET generation = ?, version = ?, log_length = 0, pending = NULL,"
         " started = NULL, crashes = 0, owner = NULL, due = NULL WHERE id = ?",

@@ -10,6 +10,7 @@ from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verd
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import kin
 from triggerflow.store.sqlite.arrivals import next_number
+from triggerflow.store.sqlite.progress import clear_instances
 from triggerflow.store.sqlite.turns import clear_inboxes
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
     db.execute("DELETE FROM tried WHERE instance = ?", (number,))
     db.execute("DELETE FROM wait WHERE instance = ?", (number,))
     clear_inboxes(db, [number])
+    clear_instances(db, [(number,)])
     letters = kin.cancel_children(db, [(number, op.at)], _NONE)
     letters += kin.tell_parents(db, [(number, "cancelled", op.value, op.at)])
     return Outcome(

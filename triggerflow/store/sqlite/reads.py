@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.records import (
@@ -21,7 +20,8 @@ from triggerflow.store.records import (
 if TYPE_CHECKING:
     import sqlite3
 
-_INSTANCE = (
+# What an `InstanceRecord` is made of; `i` is the instance.
+INSTANCE = (
     "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
     " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
     " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
@@ -34,7 +34,7 @@ _INSTANCE = (
 
 def instance(db: sqlite3.Connection, id: str) -> InstanceRecord | None:
     """One instance by its public id."""
-    row = db.execute(f"{_INSTANCE} WHERE i.public_id = ?", (id,)).fetchone()
+    row = db.execute(f"{INSTANCE} WHERE i.public_id = ?", (id,)).fetchone()
     return None if row is None else InstanceRecord(*row)
 
 
@@ -56,35 +56,6 @@ def holders(db: sqlite3.Connection, key: str, namespace: str, flow: str | None) 
         (namespace, key, flow, flow),
     )
     return [each for (each,) in rows]
-
-
-def instances(
-    db: sqlite3.Connection,
-    *,
-    status: str | None,
-    flow: str | None,
-    key: str | None,
-    attributes: Mapping[str, str | float | bool] | None = None,
-    after: int,
-    limit: int,
-    newest_first: bool,
-) -> list[InstanceRecord]:
-    """A page of instances."""
-    where, values = [], []
-    for column, value in (("status", status), ("flow", flow), ("key", key)):
-        if value is not None:
-            where.append(f"i.{column} = ?")
-            values.append(value)
-    for name, wanted in (attributes or {}).items():
-        where.append("i.id IN (SELECT instance FROM attribute WHERE name = ? AND value = ?)")
-        values += [name, searchable(wanted)]
-    if after:
-        where.append(f"i.id {'<' if newest_first else '>'} ?")
-        values.append(str(after))
-    clause = f" WHERE {' AND '.join(where)}" if where else ""
-    order = "DESC" if newest_first else "ASC"
-    rows = db.execute(f"{_INSTANCE}{clause} ORDER BY i.id {order} LIMIT ?", (*values, limit))
-    return [InstanceRecord(*row) for row in rows]
 
 
 def log_of(db: sqlite3.Connection, number: int, generation: int) -> list[LogRecord]:

@@ -11,12 +11,14 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from triggerflow.errors import StoreError
 from triggerflow.store.sqlite import (
+    listing,
+    progress,
     reads,
     registry,
     schema,
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
         LogRecord,
         NewTrigger,
         OutboxRow,
+        ProgressRecord,
         TriggerRecord,
         WaitRecord,
+        Where,
         WorkerRecord,
     )
 
@@ -215,25 +219,15 @@ class SqliteStore:
     def instances(
         self,
         *,
-        status: str | None = None,
-        flow: str | None = None,
-        key: str | None = None,
-        attributes: Mapping[str, str | float | bool] | None = None,
-        after: int = 0,
+        after: tuple[float, int] | None = None,
         limit: int = 100,
         newest_first: bool = False,
+        **where: Unpack[Where],
     ) -> list[InstanceRecord]:
         """See `Store.instances`."""
         return self._read(
-            lambda db: reads.instances(
-                db,
-                status=status,
-                flow=flow,
-                key=key,
-                attributes=attributes,
-                after=after,
-                limit=limit,
-                newest_first=newest_first,
+            lambda db: listing.instances(
+                db, where, after=after, limit=limit, newest_first=newest_first
             )
         )
 
@@ -245,6 +239,10 @@ class SqliteStore:
         """See `Store.inbox`."""
         found = self._read(lambda db: reads.inbox_of(db, f"[{number:d}]"))
         return [row for row in found.get(number, []) if row.id > after]
+
+    def progress(self, number: int, generation: int) -> list[ProgressRecord]:
+        """See `Store.progress`."""
+        return self._read(lambda db: progress.of(db, number, generation))
 
     def woken(self, worker: int) -> list[tuple[int, list[InboxRow]]]:
         """See `Store.woken`."""

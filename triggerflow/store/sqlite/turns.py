@@ -10,6 +10,7 @@ from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import acts, generations, kin
+from triggerflow.store.sqlite.progress import clear, clear_instances
 
 if TYPE_CHECKING:
     import sqlite3
@@ -129,8 +130,10 @@ def _write(
     if consumed:
         db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
         db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
+    clear(db, [(op.number, op.generation, tag) for _, op in won for tag in op.progress_over])
     ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:
+        clear_instances(db, ended)
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.

@@ -74,11 +74,11 @@ def instances_in_pages(w: Bench) -> None:
     w.start(*(f"i{n}" for n in range(7)))
     for newest in (False, True):
         seen: list[str] = []
-        after = 0
+        after = None
         while page := w.store.instances(after=after, limit=3, newest_first=newest):
             true("a page holds at most its limit", len(page) <= 3)
             seen += [each.id for each in page]
-            after = page[-1].number
+            after = page[-1].cursor
         expected = [f"i{n}" for n in range(7)]
         same(f"newest_first={newest}", seen, expected[::-1] if newest else expected)
 
@@ -100,7 +100,53 @@ def instances_by_filter(w: Bench) -> None:
     same("key", ids(key="k"), ["i1", "i2"])
     same("together", ids(key="k", flow="other", status="running"), ["i2"])
     same("newest", ids(flow="welcome", newest_first=True, limit=1), ["i3"])
-    same("after", ids(flow="welcome", after=w.get("i1").number), ["i3"])
+    same("after", ids(flow="welcome", after=w.get("i1").cursor), ["i3"])
+
+
+@check
+def instances_by_origin(w: Bench) -> None:
+    """Namespace, correlation id, parent, several statuses and times narrow down as well."""
+    worker = w.worker()
+    w.ask(Start(w.new("i1", namespace="shop", correlation_id="c")))
+    w.now += 10
+    w.ask(Start(w.new("i2", correlation_id="c")))
+    w.now += 10
+    w.ask(Start(w.new("i3", namespace="shop")))
+    one, two, _ = w.claim(worker).claimed
+    w.park(worker, one)
+    w.end(worker, two, "failed")
+
+    def ids(**parts: Any) -> list[str]:
+        return [each.id for each in w.store.instances(**parts)]
+
+    same("namespace", ids(namespace="shop"), ["i1", "i3"])
+    same("the default one", ids(namespace=""), ["i2"])
+    same("correlation", ids(correlation_id="c", newest_first=True), ["i2", "i1"])
+    same("both", ids(correlation_id="c", namespace="shop"), ["i1"])
+    same("parent", ids(parent="i1"), [])
+    same("several", ids(status=("waiting", "failed")), ["i1", "i2"])
+    same("open ones", ids(status=("running", "waiting", "blocked")), ["i1", "i3"])
+    same("no status at all", ids(status=()), [])
+    start = w.now - 20
+    same("from", ids(created_after=start + 10), ["i2", "i3"])
+    same("before", ids(created_before=start + 10), ["i1"])
+    same("between", ids(created_after=start + 5, created_before=start + 15), ["i2"])
+
+
+@check
+def instances_page_by_creation(w: Bench) -> None:
+    """Pages go by the time of creation; equal times, and clocks that go back, lose nothing."""
+    names = [f"i{n}" for n in range(8)]
+    for name, offset in zip(names, (5, 0, 5, 5, 9, 0, 5, 2), strict=True):
+        w.ask(Start(w.new(name, created=w.now + offset)))
+    expected = ["i1", "i5", "i7", "i0", "i2", "i3", "i6", "i4"]
+    for newest in (False, True):
+        seen: list[str] = []
+        after = None
+        while page := w.store.instances(after=after, limit=2, newest_first=newest):
+            seen += [each.id for each in page]
+            after = page[-1].cursor
+        same(f"newest_first={newest}", seen, expected[::-1] if newest else expected)
 
 
 @check

@@ -206,6 +206,26 @@ def claim_of_blocked_suspects(w: Bench) -> None:
 
 
 @check
+def claim_blocks_what_all_have_tried(w: Bench) -> None:
+    """Runnable for builds that are gone only: blocked visibly, and taken when one comes."""
+    worker = w.worker()
+    w.do(worker, w.block(w.owned(worker, "i1")))
+    fits = w.worker("build-b")
+    (mine,) = w.claim(fits, build="build-b").claimed
+    w.park(fits, mine)
+    w.ask(w.send("i1"))
+    same("left for the other", w.claim(worker).claimed, ())
+    same("status", w.get("i1").status, "running")
+    w.store.forget_worker(fits[0])
+    same("still not ours", w.claim(worker).claimed, ())
+    found = w.get("i1")
+    same("it says so", (found.status, found.cause), ("blocked", "diverged"))
+    true("the reason names the build that was tried", "build-a" in (found.reason or ""))
+    again = w.claim(w.worker("build-b"), build="build-b").claimed
+    same("healed", [each.id for each in again], ["i1"])
+
+
+@check
 def claim_blocks_unknown_flows(w: Bench) -> None:
     """What no registered worker knows is blocked visibly, and heals when one comes."""
     w.start("i1", flow="ghost")

@@ -31,6 +31,8 @@ if _TYPE_CHECKING:
     from triggerflow.core.log import Pending as Pending
     from triggerflow.core.retry import RetryAfter as RetryAfter
     from triggerflow.core.retry import RetryPolicy as RetryPolicy
+    from triggerflow.core.transaction import Transaction as Transaction
+    from triggerflow.core.transaction import transaction as transaction
     from triggerflow.core.verbs import call as call
     from triggerflow.core.verbs import gather as gather
     from triggerflow.core.verbs import inbox as inbox
@@ -73,6 +75,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import StepFailed as StepFailed
     from triggerflow.errors import StoreError as StoreError
     from triggerflow.errors import TimedOut as TimedOut
+    from triggerflow.errors import TransactionError as TransactionError
     from triggerflow.errors import TriggerflowError as TriggerflowError
     from triggerflow.errors import UnknownFlow as UnknownFlow
     from triggerflow.errors import UnknownInstance as UnknownInstance
@@ -103,6 +106,7 @@ _HOMES = {
     "triggerflow.core.failure": ("Failure",),
     "triggerflow.core.log": ("Entry", "Pending"),
     "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
+    "triggerflow.core.transaction": ("Transaction", "transaction"),
     "triggerflow.core.verbs": (
         "call",
         "gather",
@@ -145,6 +149,7 @@ _HOMES = {
         "StepFailed",
         "StoreError",
         "TimedOut",
+        "TransactionError",
         "TriggerflowError",
         "UnknownFlow",
         "UnknownInstance",

@@ -117,6 +117,7 @@ class Engine(Sending):
             keep_warm=settings.keep_warm,
             inline=settings.inline,
             always_replay=settings.always_replay,
+            lease=settings.lease,
             moved=self._moved,
             fenced=lambda: self._tell(Keeper.lease_lost),
             timer_set=lambda: self._tell(Keeper.timer_set),

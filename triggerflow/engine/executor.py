@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from triggerflow.core.effects import Call
-from triggerflow.engine.limits import Limits
-from triggerflow.engine.performer import Attempt, Performer, is_async
+from triggerflow.engine.attempts import Attempts
 from triggerflow.engine.running import Running
 from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
-from triggerflow.errors import Diverged, TimedOut
+from triggerflow.errors import Diverged
 from triggerflow.store.operations import Block, Outcome, Release, Verdict
 from triggerflow.store.records import ENDED, SUSPECT
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from triggerflow.core.driver import Replay
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
+    from triggerflow.engine.performer import Attempt
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import Claimed, InboxRow
@@ -62,6 +62,7 @@ class Executor:
         keep_warm: int,
         inline: bool,
         always_replay: bool,
+        lease: float,
         moved: Callable[[str, str, float | None], None],
         fenced: Callable[[], None],
         timer_set: Callable[[], None],
@@ -92,10 +93,21 @@ class Executor:
         self._suspects: dict[int, Running] = {}
         self._quieter = trio.Event()
         self._timers = Timers(timer_set)
-        self.performer = Performer(
-            nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
+        self._attempts = Attempts(
+            store=store,
+            committer=committer,
+            codec=codec,
+            clock=clock,
+            nursery=nursery,
+            timers=self._timers,
+            threads=threads,
+            inline=inline,
+            lease=lease,
+            ended=self._ended,
+            landed=self.fetch_inbox,
+            refused=self._refused,
         )
-        self._limits = Limits(self._timers, self.performer, clock, self._finished)
+        self.performer = self._attempts.performer
 
     # --- taking over
 
@@ -216,19 +228,10 @@ class Executor:
             run.receive(rows)
             self._turn(run)
 
-    def _finished(self, attempts: list[Attempt]) -> None:
-        with self._committer.gathering():
-            for attempt in attempts:
-                run: Running = attempt.owner
-                attempt.unwatch()
-                if attempt.overdue:
-                    self.performer.thread_came_back()
-                if attempt.over or run.gone:
-                    continue
-                if attempt.overdue:
-                    attempt.fail(TimedOut(attempt.tag))
-                run.results.append(attempt)
-                self._turn(run)
+    def _ended(self, attempt: Attempt) -> None:
+        run: Running = attempt.owner
+        run.results.append(attempt)
+        self._turn(run)
 
     # --- the turn
 
@@ -261,11 +264,7 @@ class Executor:
                 self._troubled(run, taken, outcome)
             return
         if outcome.verdict is not Verdict.APPLIED:
-            if outcome.detail == "worker":
-                self._forget(run)
-                self._fenced()
-            else:
-                self._hand_back(run)
+            self._refused(run, outcome)
             return
         operation = taken.operation
         run.trouble = 0
@@ -289,6 +288,13 @@ class Executor:
         elif run.results or run.due or run.fresh:
             # What came while this turn was in flight.
             self._turn(run)
+
+    def _refused(self, run: Running, outcome: Outcome) -> None:
+        if outcome.detail == "worker":
+            self._forget(run)
+            self._fenced()
+        else:
+            self._hand_back(run)
 
     def _park(self, run: Running, due: float | None) -> None:
         del self.owned[run.number]
@@ -362,9 +368,7 @@ class Executor:
         if waiting is None or not isinstance(waiting.effect, Call) or self.draining:
             return
         attempt = run.begin_attempt(waiting, waiting.effect, self._codec)
-        if attempt.timeout is not None and not is_async(attempt.fn):
-            self._limits.watch(attempt, attempt.timeout)
-        self.performer.start(attempt)
+        self._attempts.start(attempt)
 
     # --- timers
 

@@ -377,8 +377,9 @@ def test_a_commit_in_progress_is_not_interrupted(
 # --- closing, forking, waiting -------------------------------------------------------------
 
 
-def test_closing_ends_what_runs_and_refuses_what_waits(tmp_path: Path) -> None:
-    """A store that is abandoned rolls back, frees the turn, and the file is at once usable."""
+@pytest.mark.parametrize("how", ["abandon", "close"])
+def test_closing_ends_what_runs_and_refuses_what_waits(tmp_path: Path, how: str) -> None:
+    """A store that is left rolls back, frees the turn, and the file is at once usable."""
     desk = Desk(SqliteStore(tmp_path / "a.db"))
     begun, go = threading.Event(), threading.Event()
     seen: list[BaseException] = []
@@ -398,7 +399,7 @@ def test_closing_ends_what_runs_and_refuses_what_waits(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     assert begun.wait(PATIENCE)
-    desk.store.abandon()
+    getattr(desk.store, how)()
     # Before the thread has even come back.
     again = SqliteStore(tmp_path / "a.db")
     again.open()

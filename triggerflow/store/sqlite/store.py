@@ -114,6 +114,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; see `Store.close`."""
+        # A step that stands still must not hold up the last write.
+        self._end_transactions()
         if self._db is not None and self._pid == os.getpid():
             for worker in list(self._workers):
                 self.forget_worker(worker)

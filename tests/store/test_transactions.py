@@ -374,6 +374,73 @@ def test_a_commit_in_progress_is_not_interrupted(
     assert len(desk.store.inbox(1)) == 1
 
 
+def test_a_rollback_in_progress_is_not_interrupted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that fails just as its limit passes is rolled back whole: the file is free."""
+    interrupted = threading.Event()
+
+    class Rolling:
+        """Its rollback stands until the watch has had every chance to interrupt it."""
+
+        def __init__(self, db: Any, held: Any) -> None:
+            self.db, self.held = db, held
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            if sql == "ROLLBACK":
+                for _ in range(50):
+                    self.held._guard.acquire(timeout=0.001)
+                assert not interrupted.is_set()
+            return self.db.execute(sql, *values)
+
+        def interrupt(self) -> None:
+            interrupted.set()
+            self.db.interrupt()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.db, name)
+
+    def fails(tx: Any) -> None:
+        tx._held._db = Rolling(tx._held._db, tx._held)
+        tx.execute("INSERT INTO seats VALUES ('4A', 'ann')")
+        raise ZeroDivisionError
+
+    with pytest.raises((ZeroDivisionError, TimedOut)):
+        desk.run(fails, limit=0.01)
+    desk.start("another")
+    assert desk.rows() == []
+
+
+def test_a_rollback_that_fails_frees_the_file(tmp_path: Path) -> None:
+    """The connection is closed before the turn is given up, and the next one is new."""
+    desk = Desk(SqliteStore(tmp_path / "a.db"))
+
+    class Broken:
+        def __init__(self, db: Any) -> None:
+            self.db = db
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            if sql == "ROLLBACK":
+                raise sqlite3.OperationalError("disk I/O error")
+            return self.db.execute(sql, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.db, name)
+
+    def fails(tx: Any) -> None:
+        tx._held._db = Broken(tx._held._db)
+        tx.execute("INSERT INTO seats VALUES ('4A', 'ann')")
+        raise ZeroDivisionError
+
+    with pytest.raises(StoreError, match=r"disk I/O error|closed database"):
+        desk.run(fails)
+    desk.start("another")
+    assert desk.rows() == []
+    desk.do(lambda tx: tx.execute("INSERT INTO seats VALUES ('4B', 'bob')"))
+    assert desk.rows() == [("4B", "bob")]
+    desk.store.close()
+
+
 # --- closing, forking, waiting -------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ from triggerflow.store.operations import Outcome, Verdict
 from triggerflow.store.sqlite import workers
 from triggerflow.store.sqlite.locks import FairLock, LockFile, NoLocks
 from triggerflow.store.sqlite.permissions import refusal
+from triggerflow.store.transactions import FetchedRows
 
 if TYPE_CHECKING:
     from triggerflow.core.transaction import Values
@@ -39,28 +40,6 @@ if TYPE_CHECKING:
 _NUDGE: Final = 0.005
 # A pending set holds texts, numbers and bytes: no class need be registered.
 _CODEC: Final = ValueCodec()
-
-
-class FetchedRows:
-    """See `triggerflow.core.transaction.Rows`."""
-
-    __slots__ = ("_rows", "lastrowid", "rowcount")
-
-    def __init__(self, rows: list[Any], rowcount: int, lastrowid: int | None) -> None:
-        self._rows = iter(rows)
-        self.rowcount = rowcount
-        self.lastrowid = lastrowid
-
-    def fetchone(self) -> Any:
-        """The next row, or None."""
-        return next(self._rows, None)
-
-    def fetchall(self) -> list[Any]:
-        """The rows that are left."""
-        return list(self._rows)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._rows
 
 
 class SqliteTransaction:
@@ -96,17 +75,24 @@ class _Held:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, step: Transact, leave: Callable[[], None]
+        self,
+        db: sqlite3.Connection,
+        step: Transact,
+        *,
+        broken: Callable[[], None],
+        leave: Callable[[], None],
     ) -> None:
         self.step = step
         self.over = threading.Event()
         self.given_up: Exception | None = None
         self._db = db
+        self._broken = broken
         self._leave = leave
         self._guard = threading.Lock()
-        # An interrupt must never meet the commit: whether it landed would be unknown.
+        # An interrupt must never meet the end: of a commit nobody would know whether it
+        # landed, and a rollback would leave the file locked.
         self._deciding = threading.Lock()
-        self._committing = False
+        self._ending = False
         self._refused: str | None = None
         self._spoilt = False
 
@@ -152,7 +138,7 @@ class _Held:
             with self._deciding:
                 if self.given_up is not None:
                     raise self.given_up
-                self._committing = True
+                self._ending = True
             self._db.set_authorizer(None)
             row = self._db.execute(
                 "INSERT INTO inbox (instance, kind, name, payload, at)"
@@ -172,12 +158,11 @@ class _Held:
     def give_up(self, reason: Exception) -> bool:
         """End it in its thread's stead; whether it hadn't ended by itself."""
         with self._deciding:
-            if not self._committing:
+            if not self._ending:
                 self.given_up = reason
         while not self._guard.acquire(timeout=_NUDGE):
             with self._deciding:
-                # Once it is over, the connection is somebody else's.
-                if not self._committing and not self.over.is_set():
+                if not self._ending:
                     self._db.interrupt()
         try:
             if self.over.is_set():
@@ -188,10 +173,15 @@ class _Held:
         return True
 
     def _roll_back(self) -> None:
+        with self._deciding:
+            self._ending = True
         try:
             self._db.set_authorizer(None)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._broken()
+            raise
         finally:
             self._end()
 
@@ -199,8 +189,7 @@ class _Held:
         try:
             self._db.execute("PRAGMA foreign_keys = OFF")
         finally:
-            with self._deciding:
-                self.over.set()
+            self.over.set()
             self._leave()
 
     def _check(self) -> None:
@@ -321,10 +310,6 @@ class Transactions:
         try:
             with self._state, self._worded():
                 self._check_open()
-                if self._db is not None and self._db.in_transaction and not self._shared:
-                    # It could not even be rolled back: the disk, or worse.
-                    self._db.close()
-                    self._db = None
                 if self._db is None:
                     self._db = self._connect()
                 if self._watch is None:
@@ -332,11 +317,18 @@ class Transactions:
                         target=self._keep_watch, name="triggerflow-transactions", daemon=True
                     )
                     self._watch.start()
-                self._current = held = _Held(self._db, step, self._leave)
+                held = _Held(self._db, step, broken=self._broken, leave=self._leave)
+                self._current = held
         except BaseException:
             self._leave()
             raise
         return held
+
+    def _broken(self) -> None:
+        """It can't even be rolled back: closing frees the file before the turn is given up."""
+        if self._db is not None and not self._shared:
+            self._db.close()
+            self._db = None
 
     def _leave(self) -> None:
         try:

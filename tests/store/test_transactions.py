@@ -320,7 +320,7 @@ def test_a_commit_in_progress_is_not_interrupted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has begun to commit is past all limits: what it says is what is so."""
-    entered, tried = threading.Event(), threading.Event()
+    entered, tried, interrupted = (threading.Event() for _ in range(3))
     give_up = transactions._Held.give_up
 
     class Guard:
@@ -362,6 +362,9 @@ def test_a_commit_in_progress_is_not_interrupted(
                 assert tried.wait(PATIENCE)
             return self.db.execute(sql, *values)
 
+        def interrupt(self) -> None:
+            interrupted.set()
+
         def __getattr__(self, name: str) -> Any:
             return getattr(self.db, name)
 
@@ -370,6 +373,7 @@ def test_a_commit_in_progress_is_not_interrupted(
         tx.execute("INSERT INTO seats VALUES ('4A', 'ann')")
 
     assert desk.run(work, limit=0.01).verdict is Verdict.APPLIED
+    assert not interrupted.is_set()
     assert desk.rows() == [("4A", "ann")]
     assert len(desk.store.inbox(1)) == 1
 

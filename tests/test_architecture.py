@@ -367,6 +367,14 @@ def test_turns_are_made_in_one_place() -> None:
     assert makers_of("Batch") - suite == {"engine/committer.py"}
 
 
+def test_transactions_of_steps_are_asked_for_in_one_place() -> None:
+    """A step's transaction writes an inbox row; one place asks the store for it."""
+    suite = {name for name in map(place, MODULES) if name.startswith("testing/store_checks/")}
+    assert makers_of("Transact") - suite == {"engine/transactions.py"}
+    callers = {file for file, _, call in callers_of("transact") if "store" in call}
+    assert callers - suite == {"engine/transactions.py"}
+
+
 COMMITS = {
     # The only caller of a store's commit.
     ("engine/committer.py", "Committer._commit", "self._store.commit"),
@@ -487,7 +495,8 @@ PUBLIC = """
     hookimpl hours minutes now parse_json patched race random side_effect sleep sleep_until
     step_context uuid4 wait_signal SignalRefused inbox NoStep trusted ChildFailed ChildRef
     Continued TooDeep cancel child compensate compensate_all continue_as_new emit join
-    set_attributes signal spawn wait_activity AttemptOver Progress Patch
+    set_attributes signal spawn wait_activity AttemptOver Progress Patch Transaction transaction
+    TransactionError
 """.split()  # noqa: SIM905
 # fmt: on
 

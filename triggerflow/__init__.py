@@ -42,6 +42,8 @@ if _TYPE_CHECKING:
     from triggerflow.core.retry import RetryPolicy as RetryPolicy
     from triggerflow.core.sagas import compensate as compensate
     from triggerflow.core.sagas import compensate_all as compensate_all
+    from triggerflow.core.transaction import Transaction as Transaction
+    from triggerflow.core.transaction import transaction as transaction
     from triggerflow.core.verbs import call as call
     from triggerflow.core.verbs import continue_as_new as continue_as_new
     from triggerflow.core.verbs import gather as gather
@@ -90,6 +92,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import StoreError as StoreError
     from triggerflow.errors import TimedOut as TimedOut
     from triggerflow.errors import TooDeep as TooDeep
+    from triggerflow.errors import TransactionError as TransactionError
     from triggerflow.errors import TriggerflowError as TriggerflowError
     from triggerflow.errors import UnknownFlow as UnknownFlow
     from triggerflow.errors import UnknownInstance as UnknownInstance
@@ -125,6 +128,7 @@ _HOMES = {
     "triggerflow.core.outcomes": ("Continued", "Done", "Failed", "Suspended"),
     "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
     "triggerflow.core.sagas": ("compensate", "compensate_all"),
+    "triggerflow.core.transaction": ("Transaction", "transaction"),
     "triggerflow.core.verbs": (
         "call",
         "continue_as_new",
@@ -172,6 +176,7 @@ _HOMES = {
         "StoreError",
         "TimedOut",
         "TooDeep",
+        "TransactionError",
         "TriggerflowError",
         "UnknownFlow",
         "UnknownInstance",

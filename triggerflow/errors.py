@@ -98,6 +98,20 @@ class FlowRanAway(TriggerflowError):
         )
 
 
+@attrs.define(eq=False)
+class TransactionError(TriggerflowError):
+    """A transaction step used its transaction when it was over, or for what it may not do."""
+
+    tag: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"transaction of {self.tag}: {self.problem}" + (
+            f"; {self.remedy}" if self.remedy else ""
+        )
+
+
 # --- the caller ------------------------------------------------------------------------
 
 

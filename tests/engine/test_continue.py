@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 import triggerflow as tf
 
@@ -201,3 +202,39 @@ def test_drive_tells_it(app):
     assert tf.drive(f, None, [("sleep#0", None)]) == tf.Continued({"n": 1})
     with pytest.raises(tf.Diverged, match="continues as new here"):
         tf.drive(f, None, [("sleep#0", None), ("sleep#1", None)])
+
+
+def test_completion_is_for_the_generation_that_was_read(app, live):
+    """A result from outside for a call of one generation can't reach the next one's."""
+
+    async def never():
+        await trio.sleep_forever()
+
+    @app.flow
+    def f(state):
+        if state is None:
+            yield tf.race(tf.call(never), tf.wait_signal("next"))
+            yield tf.continue_as_new("second")
+        return (yield tf.race(tf.call(never), tf.sleep(5))).index
+
+    async def main(engine):
+        id = await engine.start(f)
+        while not (await engine.get(id)).waiting:
+            await trio.lowlevel.checkpoint()
+        tag = "race#0[0]/call:never#0"
+        read = engine._record
+
+        async def late(given):
+            record = await read(given)
+            await engine.signal(id, "next")
+            while (await read(id)).generation == 1:
+                await trio.lowlevel.checkpoint()
+            return record
+
+        engine._record = late
+        with pytest.raises(tf.InstanceConflict, match="later generation"):
+            await engine.complete(id, tag, "for the first")
+        engine._record = read
+        return (await engine.wait(id)).result
+
+    assert live(app, main) == 1

@@ -9,8 +9,16 @@ from typing import Any
 import attrs
 import pytest
 
-from triggerflow.store.sqlite import MemoryStore, SqliteStore, arrivals, schema, turns, workers
-from triggerflow.testing import STORE_CHECKS, check_store
+from triggerflow.store.sqlite import (
+    MemoryStore,
+    SqliteStore,
+    arrivals,
+    schema,
+    transactions,
+    turns,
+    workers,
+)
+from triggerflow.testing import STORE_CHECKS, check_store, store_checks
 
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
@@ -83,12 +91,49 @@ def both(*parts: Sabotage) -> Sabotage:
     return sabotage
 
 
+def transactions_ignore(part: str) -> Sabotage:
+    """A step's transaction is judged as if its worker had stated `part` rightly."""
+
+    def sabotage(patch: pytest.MonkeyPatch) -> None:
+        honest = transactions.forbidden
+
+        def careless(db: Any, step: Any) -> Any:
+            owner, generation = db.execute(
+                "SELECT owner, generation FROM instance WHERE id = ?", (step.number,)
+            ).fetchone()
+            right: dict[str, Any] = {
+                "worker": (owner or step.worker[0], step.worker[1]),
+                "generation": generation,
+            }
+            return honest(db, attrs.evolve(step, **{part: right[part]}))
+
+        patch.setattr(transactions, "forbidden", careless)
+
+    return sabotage
+
+
+def transactions_forgive(detail: str) -> Sabotage:
+    """A step's transaction runs although this part of its precondition doesn't hold."""
+
+    def sabotage(patch: pytest.MonkeyPatch) -> None:
+        honest = transactions.forbidden
+
+        def careless(db: Any, step: Any) -> Any:
+            found = honest(db, step)
+            return None if found is not None and found.detail == detail else found
+
+        patch.setattr(transactions, "forbidden", careless)
+
+    return sabotage
+
+
 PAIR = ("CREATE UNIQUE INDEX firing_pair", "CREATE INDEX firing_pair")
 CID = (
     "seq INTEGER PRIMARY KEY AUTOINCREMENT,\n    cid TEXT NOT NULL UNIQUE",
     "seq INTEGER PRIMARY KEY AUTOINCREMENT,\n    cid TEXT NOT NULL",
 )
 FIRED = "SELECT trigger_spec FROM firing WHERE activity"
+ANSWERED = "SELECT kind FROM inbox"
 KNOWN = "SELECT cid, seq FROM activity WHERE cid IN"
 
 GUARDS: dict[str, tuple[Sabotage, str]] = {
@@ -112,6 +157,51 @@ GUARDS: dict[str, tuple[Sabotage, str]] = {
     "the inbox when parking": (
         lambda patch: patch.setattr(turns, "_unseen", lambda *_: set()),
         "turn_with_unseen_message_stays",
+    ),
+    "the epoch of a transaction": (
+        lambda patch: patch.setattr(workers, "is_current", lambda *_: True),
+        "transaction_needs_the_epoch",
+    ),
+    "the epoch of a transaction, reaped": (
+        lambda patch: patch.setattr(transactions, "forbidden", lambda *_: None),
+        "transaction_of_the_reaped_is_fenced",
+    ),
+    "the owner of a transaction": (
+        transactions_ignore("worker"),
+        "transaction_needs_the_owner",
+    ),
+    "the status in a transaction": (
+        transactions_forgive("owner"),
+        "transaction_needs_a_live_instance",
+    ),
+    "the generation of a transaction": (
+        transactions_ignore("generation"),
+        "transaction_needs_the_generation",
+    ),
+    "the tag of a transaction": (
+        transactions_forgive("tag"),
+        "transaction_needs_its_tag_to_pend",
+    ),
+    "the attempt of a transaction": (
+        transactions_forgive("tag"),
+        "transaction_needs_its_own_attempt",
+    ),
+    "the result that is there": (blind_to(ANSWERED), "transaction_runs_once"),
+    "the result by hand": (blind_to(ANSWERED), "transaction_of_a_completed_call"),
+    "the cancel before a transaction": (
+        blind_to(ANSWERED),
+        "transaction_of_a_cancelled_instance",
+    ),
+    "the time limit": (
+        lambda patch: (
+            patch.setattr(transactions._Held, "give_up", lambda *_: True),
+            patch.setattr(store_checks.transactions, "PATIENCE", 0.5),
+        ),
+        "transaction_that_overruns_is_rolled_back",
+    ),
+    "the commit by hand": (
+        lambda patch: patch.setattr(transactions, "refusal", lambda *_: None),
+        "transaction_is_not_ended_by_hand",
     ),
     "the registry generation": (
         lambda patch: patch.setattr(arrivals, "registry", lambda _: 1),

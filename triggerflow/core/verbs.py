@@ -31,10 +31,14 @@ from triggerflow.errors import DefinitionError
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from triggerflow.core.transaction import TransactionStep
+
 R = TypeVar("R")
 P = ParamSpec("P")
 
 
+@overload
+def call(fn: TransactionStep[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
 @overload
 def call(
     fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs

@@ -55,6 +55,8 @@ class Committer:
     Attributes:
         worker: (id, epoch) that fences the batches, or None.
         commits: how many transactions there were.
+        fatal: to be called on the loop when the store died with something that is no
+            ordinary error, such as a simulated crash.
     """
 
     def __init__(
@@ -69,15 +71,14 @@ class Committer:
         """
         Args:
             changed: called on the loop when another process has written.
-            fatal: called on the loop when the store died with something that is no
-                ordinary error, such as a simulated crash.
+            fatal: see above.
         """
         self.worker: tuple[int, int] | None = None
         self.commits = 0
         self._store = store
         self._clock = clock
         self._changed = changed
-        self._fatal = fatal
+        self.fatal = fatal
         self._inline = inline
         self._waiting: deque[tuple[Any, Any]] = deque()
         self._kicks: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -237,7 +238,7 @@ class Committer:
             for deliver, result in results:
                 deliver(result)
         if died is not None:
-            self._fatal(died)
+            self.fatal(died)
 
     # --- the thread's side
 

@@ -128,6 +128,7 @@ class Engine(Sending):
             keep_warm=settings.keep_warm,
             inline=settings.inline,
             always_replay=settings.always_replay,
+            lease=settings.lease,
             moved=self._moved,
             told=self._reached_out,
             fenced=lambda: self._tell(Keeper.lease_lost),

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from triggerflow.core.outcomes import Continued
-from triggerflow.engine.attempts import Starter
+from triggerflow.engine.attempts import Attempts
 from triggerflow.engine.drive import Around
 from triggerflow.engine.heartbeats import Heartbeats, flush, forget, over
-from triggerflow.engine.limits import Limits
-from triggerflow.engine.performer import Attempt, Performer
 from triggerflow.engine.running import Running
+from triggerflow.engine.starter import Starter
 from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
-from triggerflow.errors import Diverged, TimedOut
+from triggerflow.errors import Diverged
 from triggerflow.store.operations import Block, Outcome, Release, Verdict
 from triggerflow.store.records import ENDED, SUSPECT
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from triggerflow.core.driver import Replay
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
+    from triggerflow.engine.performer import Attempt
     from triggerflow.store.acts import Act
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import Claimed, InboxRow
@@ -62,6 +62,7 @@ class Executor:
         keep_warm: int,
         inline: bool,
         always_replay: bool,
+        lease: float,
         moved: Callable[[str, str, float | None], None],
         told: Callable[[Outcome, tuple[Act, ...]], None],
         fenced: Callable[[], None],
@@ -96,18 +97,30 @@ class Executor:
         self._suspects: dict[int, Running] = {}
         self._quieter = trio.Event()
         self._timers = Timers(timer_set)
-        self.performer = Performer(
-            nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
+        self._attempts = Attempts(
+            store=store,
+            committer=committer,
+            codec=codec,
+            clock=clock,
+            nursery=nursery,
+            timers=self._timers,
+            threads=threads,
+            inline=inline,
+            lease=lease,
+            ended=self._ended,
+            unwanted=lambda attempt: self._starter.ended(attempt.owner, attempt),
+            landed=self.fetch_inbox,
+            refused=self._lost,
         )
+        self.performer = self._attempts.performer
         self._heartbeats = Heartbeats(committer, codec, clock, self._lost)
         self._starter = Starter(
             store=store,
             committer=committer,
             codec=codec,
-            performer=self.performer,
-            limits=Limits(self._timers, self.performer, clock, self._finished),
+            attempts=self._attempts,
             heartbeats=self._heartbeats,
-            finished=self._finished,
+            finished=self._attempts.finished,
         )
 
     # --- taking over
@@ -235,21 +248,11 @@ class Executor:
             run.receive(rows)
             self._turn(run)
 
-    def _finished(self, attempts: list[Attempt]) -> None:
-        with self._committer.gathering():
-            for attempt in attempts:
-                run: Running = attempt.owner
-                attempt.unwatch()
-                self.performer.thread_came_back(attempt)
-                if attempt.over or run.gone:
-                    if not run.gone:
-                        self._starter.ended(run, attempt)
-                    continue
-                if attempt.overdue:
-                    attempt.fail(TimedOut(attempt.tag))
-                flush(attempt)
-                run.results.append(attempt)
-                self._turn(run)
+    def _ended(self, attempt: Attempt) -> None:
+        run: Running = attempt.owner
+        flush(attempt)
+        run.results.append(attempt)
+        self._turn(run)
 
     # --- the turn
 

@@ -24,6 +24,8 @@ from triggerflow.errors import DefinitionError, TimedOut, TriggerflowError
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
+    from triggerflow.store.operations import Outcome
+    from triggerflow.store.transactions import Transact
 
 _COROUTINE: Final = inspect.CO_COROUTINE
 # How long a pool thread waits for work before it ends.
@@ -51,6 +53,8 @@ class Attempt:
         abandoned: its thread does not count against the pool any more.
         heartbeats: who takes its heartbeats; `pulse` has them, once the step asks.
         abandon: called once it is over while its thread runs on.
+        transact: what to ask of the store, where the step works in its database.
+        outcome: what the store said to that, or raised.
     """
 
     owner: Any
@@ -76,6 +80,8 @@ class Attempt:
     heartbeats: Any = None
     pulse: Any = None
     abandon: Callable[[Attempt], None] | None = None
+    transact: Transact | None = None
+    outcome: Outcome | BaseException | None = None
     scope: trio.CancelScope | None = None
     stop_timer: Callable[[], None] | None = None
 
@@ -134,13 +140,19 @@ class Performer:
         now: Callable[[], float],
         threads: int,
         inline: bool = False,
+        transact: Callable[[Attempt], None],
     ) -> None:
+        """
+        Args:
+            transact: runs an attempt that works in the store's database.
+        """
         self._nursery = nursery
         self._codec = codec
         self._finished = finished
         self._now = now
         self._most = threads
         self._inline = inline
+        self._transact = transact
         self._token = trio.lowlevel.current_trio_token()
         self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
@@ -237,13 +249,16 @@ class Performer:
         if attempt.over:
             return
         CURRENT.set(attempt)
+        if attempt.transact is not None:
+            self._transact(attempt)
+            return
         if attempt.timeout is not None:
             attempt.begun = self._now()
         try:
             value = attempt.fn(*attempt.args, **attempt.kwargs)
             if inspect.iscoroutine(value):
                 value.close()
-                attempt.fail(_no_coroutine_function(attempt))
+                attempt.fail(no_coroutine_function(attempt.name))
                 attempt.error = None
                 return
             attempt.succeed(value, self._codec)
@@ -296,9 +311,10 @@ class Performer:
             self._finished(done)
 
 
-def _no_coroutine_function(attempt: Attempt) -> DefinitionError:
+def no_coroutine_function(step: str) -> DefinitionError:
+    """The error of a plain step that returned a coroutine."""
     return DefinitionError(
-        f"step {attempt.name!r}",
+        f"step {step!r}",
         "is a plain function that returned a coroutine",
         "write it with `async def`",
     )

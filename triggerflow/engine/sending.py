@@ -118,7 +118,11 @@ class Sending(Asking, ABC):
                 "a pending call's tag",
             )
         blob = self._code.codec.encode(value, "value")
-        await self._send(record.id, "complete", tag, blob)
+        sent = await self._send(record.id, "complete", tag, blob, generation=record.generation)
+        if sent is Verdict.CONFLICT:
+            raise InstanceConflict(
+                record.id, f"complete({tag!r})", "a later generation", "the one that was read"
+            )
 
     async def cancel(self, id: str) -> bool:
         """Ask an instance to end: it gets `FlowCancelled` at its yield and may clean up.
@@ -191,10 +195,11 @@ class Sending(Asking, ABC):
         payload: bytes,
         dedup: str | None = None,
         digest: bytes | None = None,
+        generation: int | None = None,
     ) -> Verdict:
         found = await self.resolve_id(id)
         outcome = await self._committer.ask(
-            Send(found, kind, name, payload, self._clock.now(), dedup, digest)
+            Send(found, kind, name, payload, self._clock.now(), dedup, digest, generation)
         )
         if outcome.verdict is Verdict.GONE:
             if outcome.instance is None:

@@ -154,7 +154,8 @@ class Send:
 
     `GONE` if there is no such instance or it has ended (a ``retry`` needs one that failed,
     its key free, else `CONFLICT`); `DUPLICATE` for an equal dedup key and payload, or
-    a second ``cancel``; `CONFLICT` for an equal dedup key with another payload.
+    a second ``cancel``; `CONFLICT` for an equal dedup key with another payload, or where
+    `generation` is given and the instance has another one.
     """
 
     instance: str
@@ -164,6 +165,7 @@ class Send:
     at: float
     dedup: str | None = None
     digest: bytes | None = None
+    generation: int | None = None
 
 
 @attrs.define(slots=True)

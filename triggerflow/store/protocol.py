@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Unpack
 
+from triggerflow.errors import StoreError
 from triggerflow.store.operations import Batch, Outcome
 from triggerflow.store.records import (
     ActivityRecord,
@@ -21,13 +22,14 @@ from triggerflow.store.records import (
     Where,
     WorkerRecord,
 )
+from triggerflow.store.transactions import Transact, Work
 
 
 class Store(Protocol):
     """A place where activities, triggers, instances and logs are kept.
 
     All methods block; none knows an event loop. `commit` and the writing methods are
-    called from one thread at a time, reads from any thread at any time.
+    called from one thread at a time, reads and `transact` from any thread at any time.
     """
 
     url: str
@@ -76,6 +78,35 @@ class Store(Protocol):
             The registry generation, which grows whenever this changed anything.
         """
         ...
+
+    def transact(
+        self, step: Transact, work: Work, *, gave_up: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Run a step's work, and keep what it returns as a ``complete`` message of its tag.
+
+        Both are one durable transaction in the store's own database, or nothing is: where
+        the precondition of `Transact` fails, where `work` raises (the exception comes out as
+        it is), and where it takes longer than `step.limit`. Others' commits wait for
+        it no longer than that. It is called from any thread, by many at a time, none of which
+        may starve, nor starve `commit`.
+
+        Args:
+            step: which step, and the precondition.
+            work: gets the transaction, and returns the encoded result.
+            gave_up: called, from any thread, when the limit has passed and everything is
+                rolled back while `work` still runs.
+
+        Raises:
+            TimedOut: the limit passed.
+            StoreError: the store failed, or offers no transactions.
+        """
+        del step, work, gave_up
+        raise StoreError(
+            self.url,
+            "offers no transactions to steps",
+            "make it a plain step, and let the service behind it know a repeat by "
+            "tf.step_context().idempotency_key",
+        )
 
     # --- asking
 
@@ -175,3 +206,9 @@ class Store(Protocol):
 
 
 StoreFactory = Callable[[str], Store]
+
+
+def offers_transactions(store: Store) -> bool:
+    """Whether a backend has a `Store.transact` of its own."""
+    own = getattr(type(store), "transact", None)
+    return own is not Store.transact and hasattr(store, "transact")

@@ -16,7 +16,7 @@ def apply() -> None:
     """Do what the environment asks for, if anything."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted:
-        {"pair": _pair, "fence": _fence, "order": _order}[wanted]()
+        {"pair": _pair, "fence": _fence, "order": _order, "apart": _apart}[wanted]()
 
 
 class _Lying:
@@ -112,3 +112,19 @@ def _order() -> None:
             executor.take = take
 
     executor.Executor._turn = hasty
+
+
+def _apart() -> None:
+    """A transaction step's rows are committed first, and its result after them."""
+    from triggerflow.store.sqlite import transactions
+
+    keep = transactions._Held.keep
+
+    def apart(self: Any, result: bytes) -> Any:
+        self._db.set_authorizer(None)
+        self._db.execute("COMMIT")
+        transactions.between()  # type: ignore[attr-defined]
+        self._db.execute("BEGIN IMMEDIATE")
+        return keep(self, result)
+
+    transactions._Held.keep = apart  # type: ignore[method-assign]

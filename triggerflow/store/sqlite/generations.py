@@ -38,6 +38,8 @@ def turn_over(db: sqlite3.Connection, turn: Turn, act: ContinueAsNew) -> None:
     """The instance begins its next generation: runnable, with an empty log."""
     db.execute("DELETE FROM tried WHERE instance = ?", (turn.number,))
     db.execute("DELETE FROM wait WHERE instance = ?", (turn.number,))
+    # The next generation may wait under the same tags.
+    db.execute("DELETE FROM inbox WHERE instance = ? AND kind = 'complete'", (turn.number,))
     clear_instances(db, [(turn.number,)])
     db.execute(
         "UPDATE instance SET generation = ?, version = ?, log_length = 0, pending = NULL,"

@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -31,6 +32,47 @@ _files: Final[dict[str, LockFile]] = {}
 _files_guard: Final = threading.Lock()
 
 
+class FairLock:
+    """A lock that goes from thread to thread in the order in which they asked for it.
+
+    Any thread may release it. An ordinary lock goes to whoever is awake, which is the one
+    that has just released it: a busy committer would keep all others out.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._held = False
+
+    def acquire(self) -> None:
+        """Wait until it is this thread's."""
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        try:
+            mine.acquire()
+        except BaseException:
+            with self._guard:
+                came = mine not in self._waiting
+                if not came:
+                    self._waiting.remove(mine)
+            if came:
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Hand it to whoever has waited longest."""
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+
 class LockFile:
     """The lock file of one database in this process. Get it with `lock_file`."""
 
@@ -39,25 +81,40 @@ class LockFile:
         self.pid = os.getpid()
         self.users = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._thread = threading.Lock()
+        self._thread = FairLock()
         self._held: set[int] = set()
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the right to write; waits for its turn, first come first served."""
+        self.take_turn()
+        try:
+            yield
+        finally:
+            self.give_turn()
+
+    def take_turn(self) -> None:
+        """Wait for the right to write."""
         # One thread of a process at a time, from the first lock to the last: the kernel
         # takes a process that holds one of the two and waits for the other in another
         # thread for a deadlock, and refuses.
-        with self._thread:
+        self._thread.acquire()
+        try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _NEXT)
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _WRITE)
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _NEXT)
-            try:
-                yield
-            finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _WRITE)
+        except BaseException:
+            self._thread.release()
+            raise
+
+    def give_turn(self) -> None:
+        """Give up the right to write; any thread may."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _WRITE)
+        finally:
+            self._thread.release()
 
     def hold(self, worker: int) -> None:
         """Mark a worker of this process as alive."""
@@ -106,14 +163,25 @@ class NoLocks:
     """The same for a database that only this object can reach."""
 
     def __init__(self) -> None:
-        self._write = threading.Lock()
+        self._write = FairLock()
         self._held: set[int] = set()
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the right to write."""
-        with self._write:
+        self.take_turn()
+        try:
             yield
+        finally:
+            self.give_turn()
+
+    def take_turn(self) -> None:
+        """Wait for the right to write."""
+        self._write.acquire()
+
+    def give_turn(self) -> None:
+        """Give up the right to write; any thread may."""
+        self._write.release()
 
     def hold(self, worker: int) -> None:
         """Mark a worker as alive."""

@@ -16,6 +16,7 @@ from triggerflow.errors import StoreError
 from triggerflow.store.sqlite import schema
 from triggerflow.store.sqlite.locks import NoLocks
 from triggerflow.store.sqlite.store import SqliteStore
+from triggerflow.store.sqlite.transactions import Transactions
 
 T = TypeVar("T")
 
@@ -33,14 +34,17 @@ class MemoryStore(SqliteStore):
         if self._db is not None:
             return
         self._locks = NoLocks()
-        if self._kept is None:
-            self._kept = self._connect()
-            schema.migrate(self._kept, self.url)
-        self._db = self._kept
+        kept = self._kept
+        if kept is None:
+            self._kept = kept = self._connect()
+            schema.migrate(kept, self.url)
+        self._db = kept
+        self._transactions = Transactions(self.url, self._locks, lambda: kept, shared=True)
         self._pid = os.getpid()
 
     def abandon(self) -> None:
         """Let go, and keep the data."""
+        self._end_transactions()
         self._workers.clear()
         self._db = self._locks = None
 

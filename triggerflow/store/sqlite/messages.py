@@ -28,7 +28,7 @@ def send(
     targets = {
         row[1]: list(row)
         for row in db.execute(
-            "SELECT id, public_id, status, owner, cancelled FROM instance"
+            "SELECT id, public_id, status, owner, cancelled, generation FROM instance"
             " WHERE public_id IN (SELECT value FROM json_each(?))",
             (ids,),
         )
@@ -43,7 +43,7 @@ def send(
         if refused is not None or target is None:
             outcomes[index] = refused
             continue
-        number, public_id, status, owner, _ = target
+        number, public_id, status, owner, *_ = target
         if op.kind == "cancel":
             target[4] = 1
             cancelled.append((number,))
@@ -90,7 +90,7 @@ _INSERT = (
 def _refused(db: sqlite3.Connection, op: Send, target: list[Any] | None) -> Outcome | None:
     if target is None:
         return Outcome(Verdict.GONE)
-    number, public_id, status, _, cancelled = target
+    number, public_id, status, _, cancelled, generation = target
     if op.kind == "retry":
         if status != "failed":
             return Outcome(Verdict.CONFLICT, instance=public_id, detail=status)
@@ -99,6 +99,8 @@ def _refused(db: sqlite3.Connection, op: Send, target: list[Any] | None) -> Outc
         return None
     if status in ENDED:
         return Outcome(Verdict.GONE, instance=public_id, detail=status)
+    if op.generation not in (None, generation):
+        return Outcome(Verdict.CONFLICT, instance=public_id, detail="generation")
     if op.kind == "cancel" and cancelled:
         return Outcome(Verdict.DUPLICATE, instance=public_id, number=number)
     if op.dedup is not None:

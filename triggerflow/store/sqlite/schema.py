@@ -20,6 +20,18 @@ def migrations() -> tuple[tuple[int, str, str], ...]:
     return tuple(sorted(found))
 
 
+@cache
+def tables() -> frozenset[str]:
+    """The names of the tables that are triggerflow's own."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(db, "memory://")
+        found = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return frozenset(name for (name,) in found)
+    finally:
+        db.close()
+
+
 def version(db: sqlite3.Connection) -> int:
     """The schema version of an open database; 0 for an empty one."""
     number: int = db.execute("PRAGMA user_version").fetchone()[0]

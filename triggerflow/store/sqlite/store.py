@@ -28,6 +28,7 @@ from triggerflow.store.sqlite import (
 )
 from triggerflow.store.sqlite.batch import carry_out
 from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
+from triggerflow.store.sqlite.transactions import Transactions
 
 if TYPE_CHECKING:
     from triggerflow.store.operations import Batch, Outcome
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         Where,
         WorkerRecord,
     )
+    from triggerflow.store.transactions import Transact, Work
 
 T = TypeVar("T")
 
@@ -69,6 +71,7 @@ class SqliteStore:
         self._read_guard = threading.Lock()
         self._write_guard = threading.RLock()
         self._locks: LockFile | NoLocks | None = None
+        self._transactions: Transactions | None = None
         self._workers: set[int] = set()
         self._version = -1
         self._pid = 0
@@ -99,6 +102,7 @@ class SqliteStore:
         except BaseException:
             self.close()
             raise
+        self._transactions = Transactions(self.url, self._locks, self._connect)
         self._pid = os.getpid()
         self.changed()
 
@@ -116,6 +120,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; see `Store.close`."""
+        # A step that stands still must not hold up the last write.
+        self._end_transactions()
         if self._db is not None and self._pid == os.getpid():
             for worker in list(self._workers):
                 self.forget_worker(worker)
@@ -123,6 +129,7 @@ class SqliteStore:
 
     def abandon(self) -> None:
         """Let go as a killed process would; see `Store.abandon`."""
+        self._end_transactions()
         if self._locks is not None:
             for worker in self._workers:
                 self._locks.let_go(worker)
@@ -135,6 +142,12 @@ class SqliteStore:
         if self._locks is not None:
             self._locks.leave()
             self._locks = None
+
+    def _end_transactions(self) -> None:
+        transactions, self._transactions = self._transactions, None
+        # After a fork its locks are those of the parent.
+        if transactions is not None and self._pid == os.getpid():
+            transactions.close()
 
     # --- writing
 
@@ -179,6 +192,16 @@ class SqliteStore:
     def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
         """Make triggers current; see `Store.sync_triggers`."""
         return self._write(lambda db: registry.sync(db, triggers, now))
+
+    def transact(
+        self, step: Transact, work: Work, *, gave_up: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Run a step in a transaction of its own; see `Store.transact`."""
+        self._check_process()
+        transactions = self._transactions
+        if transactions is None:
+            raise StoreError(self.url, "is not open")
+        return transactions.run(step, work, gave_up)
 
     # --- asking
 

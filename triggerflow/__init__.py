@@ -61,6 +61,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import FlowRanAway as FlowRanAway
     from triggerflow.errors import InstanceConflict as InstanceConflict
     from triggerflow.errors import InstanceEnded as InstanceEnded
+    from triggerflow.errors import InstanceRemoved as InstanceRemoved
     from triggerflow.errors import InternalError as InternalError
     from triggerflow.errors import KeyTaken as KeyTaken
     from triggerflow.errors import NoStep as NoStep
@@ -133,6 +134,7 @@ _HOMES = {
         "FlowRanAway",
         "InstanceConflict",
         "InstanceEnded",
+        "InstanceRemoved",
         "InternalError",
         "KeyTaken",
         "NoStep",

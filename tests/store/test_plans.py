@@ -172,6 +172,12 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "forget": forget,
         "woken": lambda: (own(), store.woken(worker[0])),
         "next due": store.next_due,
+        "prune": lambda: (
+            commit(parking(own().number, 0, None, "done")),
+            store.prune("welcome", {1: NOW + 1}, now=NOW),
+        ),
+        "prune documents": lambda: store.prune_documents(NOW + 1, limit=20),
+        "removed": lambda: store.removed("i-x"),
         "instance": lambda: store.instance("i-x77"),
         "ids": lambda: store.ids("i-x77"),
         "a page": lambda: store.instances(after=500, limit=10),

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
-from triggerflow.engine.asking import flow_name
-from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
-from triggerflow.engine.sending import Sending
-from triggerflow.engine.views import Appended, Instance, Rejected
+from triggerflow.engine.retention import Retention
+from triggerflow.engine.starting import Starting
+from triggerflow.engine.views import Appended, Instance
 from triggerflow.errors import (
-    DefinitionError,
     EngineClosed,
-    KeyTaken,
-    UnknownFlow,
     WaitTimedOut,
 )
-from triggerflow.store.operations import NewInstance, Outcome, Start, Verdict
+from triggerflow.store.operations import Outcome
 from triggerflow.store.records import ENDED, NewTrigger
 
 if TYPE_CHECKING:
@@ -36,7 +31,7 @@ if TYPE_CHECKING:
     from triggerflow.store.records import InstanceRecord
 
 
-class Engine(Sending):
+class Engine(Starting):
     """An open app. Get it with ``async with app.open() as engine``.
 
     All verbs are durable when they return.
@@ -73,7 +68,7 @@ class Engine(Sending):
             inline=settings.inline,
             validate=code.validate,
             announced=code.announced,
-            can_own=lambda: self._keeper is not None and self._keeper.can_take(),
+            can_own=self._can_own,
             begun=self._begun,
         )
         self._executor: Executor | None = None
@@ -135,12 +130,24 @@ class Engine(Sending):
         )
         await self._keeper.register()
         self._kept = trio.Event()
-        self._nursery.start_soon(self._keep, self._keeper, self._kept)
+        retention = Retention(
+            store=self._store,
+            committer=self._committer,
+            clock=self._clock,
+            flows=code.flows,
+            instances=code.retention,
+            documents=code.activity_retention,
+            rested=lambda: self._tell(Keeper.look_again),
+        )
+        self._nursery.start_soon(self._keep, self._keeper, retention, self._kept)
 
-    async def _keep(self, keeper: Keeper, kept: trio.Event) -> None:
+    async def _keep(self, keeper: Keeper, retention: Retention, kept: trio.Event) -> None:
         try:
             with self._keeping:
-                await keeper.run()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(retention.run)
+                    await keeper.run()
+                    nursery.cancel_scope.cancel()
         finally:
             kept.set()
 
@@ -213,6 +220,19 @@ class Engine(Sending):
         else:
             self._work_came()
 
+    def _arrived(self, found: Iterable[Appended]) -> None:
+        if any(not each.duplicate for each in found):
+            self._tell(Keeper.dispatch_came if self._settings.deferred else Keeper.work_came)
+
+    def _begun(self, outcome: Outcome) -> None:
+        """Drive what this worker owns since the commit that made it."""
+        if outcome.claimed and self._executor is not None:
+            self._alive.update(each.id for each in outcome.claimed)
+            self._executor.load(outcome.claimed)
+
+    def _can_own(self) -> bool:
+        return self._keeper is not None and self._keeper.can_take()
+
     def _ended_by_hand(self, id: str, number: int) -> None:
         if self._executor is not None:
             self._executor.forget(number)
@@ -232,122 +252,6 @@ class Engine(Sending):
         for event in self._waiters.values():
             event.set()
         self._settled()
-
-    # --- verbs: activities
-
-    async def append(self, activity: object) -> Appended:
-        """Append an activity; its firings and their instances land in the same commit.
-
-        Args:
-            activity: a document with a ``type`` and an ``actor``; integral floats become
-                integers.
-
-        Returns:
-            Its CID and firings; for one that was there before, the first firings.
-
-        Raises:
-            ActivityRejected: type or actor can't be read, or a plugin vetoed it.
-            EncodingRefused: it is no DAG-CBOR document, or too large or deep.
-        """
-        found = await self._arrivals.append(activity)
-        self._arrived([found])
-        return found
-
-    async def append_many(self, activities: Iterable[object]) -> list[Appended | Rejected]:
-        """Append many activities, a thousand to a commit; each has its own result.
-
-        One that is refused does not hinder the others: its result is a `Rejected`.
-        """
-        if isinstance(activities, Mapping | str | bytes):
-            raise DefinitionError("append_many", "found one document, expected many")
-        found: list[Appended | Rejected] = []
-        page: list[object] = []
-        for activity in activities:
-            page.append(activity)
-            if len(page) == 1000:
-                found += await self._append_page(page, len(found))
-                page = []
-        return found + await self._append_page(page, len(found))
-
-    async def _append_page(self, page: list[object], first: int) -> list[Appended | Rejected]:
-        found = await self._arrivals.append_many(page)
-        self._arrived([each for each in found if isinstance(each, Appended)])
-        return [
-            attrs.evolve(each, index=each.index + first) if isinstance(each, Rejected) else each
-            for each in found
-        ]
-
-    def _arrived(self, found: Iterable[Appended]) -> None:
-        if any(not each.duplicate for each in found):
-            self._tell(Keeper.dispatch_came if self._settings.deferred else Keeper.work_came)
-
-    # --- verbs: instances
-
-    async def start(
-        self,
-        flow: Any,
-        input: Any = None,
-        *,
-        key: str | None = None,
-        version: int | None = None,
-        namespace: str = "",
-        correlation_id: str | None = None,
-    ) -> str:
-        """Start an instance by hand.
-
-        Args:
-            flow: a flow, or a flow's name.
-            input: the flow's input.
-            key: business key, held by one live instance of the flow at a time: a second
-                start with the same input returns the first one's id.
-            version: of the flow; the latest by default.
-
-        Returns:
-            The instance's id.
-
-        Raises:
-            UnknownFlow: no such flow is registered here (a client that leaves the work to
-                others may start it all the same).
-            KeyTaken: the key is held by an instance with another input.
-            EncodingRefused: the input can't be kept.
-        """
-        name = flow_name(flow)
-        if key == "":
-            raise DefinitionError("start(key=)", "found an empty key")
-        if version is None and not isinstance(flow, str):
-            version = flow.version
-        known = self._code.flows.find(name, version)
-        if known is None and self._settings.work:
-            self._code.flows.get(name, version)
-        new = NewInstance(
-            id=random_id(),
-            flow=name,
-            version=version if known is None else known.version,
-            input=self._code.codec.encode(input, "input"),
-            seed=new_seed(),
-            created=self._clock.now(),
-            namespace=namespace,
-            key=key,
-            digest=None if key is None else self._code.codec.digest((input,), {}, "input"),
-            correlation_id=correlation_id,
-        )
-        if known is None:
-            new.status, new.cause = "blocked", "unknown_flow"
-            new.reason = str(UnknownFlow(name, version)) + "; a worker that knows it starts it"
-        own = self._keeper is not None and known is not None and self._keeper.can_take()
-        outcome = await self._committer.ask(Start(new, own), self._begun)
-        holder = outcome.instance or new.id
-        if outcome.verdict is Verdict.CONFLICT:
-            raise KeyTaken(name, key or "", holder)
-        if not outcome.claimed:
-            self._tell(Keeper.work_came)
-        return holder
-
-    def _begun(self, outcome: Outcome) -> None:
-        """Drive what this worker owns since the commit that made it."""
-        if outcome.claimed and self._executor is not None:
-            self._alive.update(each.id for each in outcome.claimed)
-            self._executor.load(outcome.claimed)
 
     # --- verbs: waiting
 

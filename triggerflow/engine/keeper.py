@@ -110,6 +110,10 @@ class Keeper:
         """An earlier timer was set."""
         self._woken.set()
 
+    def look_again(self) -> None:
+        """The committer, which was busy with something else, may be idle now."""
+        self._woken.set()
+
     @property
     def idle(self) -> bool:
         """Whether nothing is runnable, owned or deferred, as far as this worker can tell."""

@@ -155,7 +155,7 @@ class Sending(Asking, ABC):
         found = await self.resolve_id(id)
         outcome = await self._committer.ask(Unblock(found))
         if outcome.verdict is Verdict.GONE:
-            raise UnknownInstance(id)
+            raise await self._unknown(id)
         if outcome.verdict is Verdict.CONFLICT:
             raise InstanceConflict(found, "unblock", outcome.detail, "blocked")
         self._work_came()
@@ -175,7 +175,7 @@ class Sending(Asking, ABC):
         outcome = await self._committer.ask(Terminate(found, value, self._clock.now()))
         if outcome.verdict is Verdict.GONE:
             if outcome.instance is None:
-                raise UnknownInstance(id)
+                raise await self._unknown(id)
             raise InstanceEnded(found, outcome.detail, "terminate")
         self._ended_by_hand(found, outcome.number or 0)
 
@@ -198,7 +198,7 @@ class Sending(Asking, ABC):
         )
         if outcome.verdict is Verdict.GONE:
             if outcome.instance is None:
-                raise UnknownInstance(id)
+                raise await self._unknown(id)
             raise InstanceEnded(found, outcome.detail, name or kind)
         if outcome.verdict is Verdict.APPLIED:
             self._message_sent(outcome.number or 0, outcome.owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,19 @@ class Settings:
 
 @attrs.frozen(kw_only=True)
 class Code:
-    """What an app brings: flows, triggers, guards, classes, and its plugins' say."""
+    """What an app brings: flows, triggers, guards, classes, and its plugins' say.
+
+    Attributes:
+        retention: seconds that ended instances are kept, where their flow doesn't say.
+        activity_retention: seconds that documents are kept.
+    """
 
     flows: FlowRegistry
     triggers: tuple[Trigger, ...]
     guards: dict[str, Guard]
     codec: ValueCodec
     build: str
+    retention: float = math.inf
+    activity_retention: float = math.inf
     validate: Callable[[Activity], None] | None = None
     announced: Callable[[Activity, Any], None] | None = None

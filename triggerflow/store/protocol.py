@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from triggerflow.store.operations import Batch, Outcome
@@ -15,6 +15,9 @@ from triggerflow.store.records import (
     LogRecord,
     NewTrigger,
     OutboxRow,
+    Position,
+    Pruned,
+    RemovedRecord,
     TriggerRecord,
     WorkerRecord,
 )
@@ -74,6 +77,37 @@ class Store(Protocol):
         """
         ...
 
+    def prune(
+        self,
+        flow: str,
+        before: Mapping[int | None, float],
+        *,
+        now: float,
+        after: Position | None = None,
+        limit: int = 200,
+    ) -> Pruned:
+        """Remove a page of a flow's ended instances, oldest end first, each of them whole.
+
+        One goes if it ended before the time that `before` has for its version, or for None,
+        which stands for all versions not named. A live or blocked instance stays, and so
+        does one whose parent lives. Its firing stays, and notes `now`.
+
+        Args:
+            after: where the page before ended.
+            limit: how many instances are looked at.
+        """
+        ...
+
+    def prune_documents(
+        self, before: float, *, after: Position | None = None, limit: int = 200
+    ) -> Pruned:
+        """Take a page of documents from activities that were received before a time.
+
+        The activity's row stays, with CID, types and actors. A document that the outbox
+        needs stays as well.
+        """
+        ...
+
     # --- asking
 
     def changed(self) -> bool:
@@ -94,6 +128,10 @@ class Store(Protocol):
 
     def ids(self, prefix: str, limit: int = 6) -> list[str]:
         """Public ids that begin with `prefix`."""
+        ...
+
+    def removed(self, prefix: str) -> RemovedRecord | None:
+        """The one instance whose id begins so that `prune` removed, if a firing tells."""
         ...
 
     def holders(self, key: str, *, namespace: str, flow: str | None = None) -> list[str]:

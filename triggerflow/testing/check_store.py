@@ -20,6 +20,7 @@ from triggerflow.testing.store_checks import (  # noqa: F401 - importing them re
     asking,
     claims,
     messages,
+    retention,
     turns,
     workers,
 )

@@ -19,7 +19,15 @@ from triggerflow.store.protocol import Store
 from triggerflow.testing.time import run_virtually, virtual_settings
 
 _WRITES: Final = frozenset(
-    {"commit", "register_worker", "forget_worker", "reap", "sync_triggers"}
+    {
+        "commit",
+        "register_worker",
+        "forget_worker",
+        "reap",
+        "sync_triggers",
+        "prune",
+        "prune_documents",
+    }
 )
 # A scenario that still hasn't ended after so many restarts never will.
 _MOST_STARTS: Final = 20

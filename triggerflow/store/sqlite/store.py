@@ -11,14 +11,16 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from triggerflow.errors import StoreError
+from triggerflow.store.records import Pruned
 from triggerflow.store.sqlite import (
     reads,
     registry,
+    retention,
     schema,
     turns,
     workers,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
         LogRecord,
         NewTrigger,
         OutboxRow,
+        Position,
+        RemovedRecord,
         TriggerRecord,
         WorkerRecord,
     )
@@ -174,6 +178,36 @@ class SqliteStore:
         """Make triggers current; see `Store.sync_triggers`."""
         return self._write(lambda db: registry.sync(db, triggers, now))
 
+    def prune(
+        self,
+        flow: str,
+        before: Mapping[int | None, float],
+        *,
+        now: float,
+        after: Position | None = None,
+        limit: int = 200,
+    ) -> Pruned:
+        """Remove a page of ended instances; see `Store.prune`."""
+        found, following = self._read(lambda db: retention.old(db, flow, before, after, limit))
+        if not found:
+            return Pruned(0, following)
+        return self._write(
+            lambda db: retention.prune(db, flow, before, now=now, after=after, limit=limit)
+        )
+
+    def prune_documents(
+        self, before: float, *, after: Position | None = None, limit: int = 200
+    ) -> Pruned:
+        """Take a page of documents; see `Store.prune_documents`."""
+        found, following = self._read(
+            lambda db: retention.old_documents(db, before, after, limit)
+        )
+        if not found:
+            return Pruned(0, following)
+        return self._write(
+            lambda db: retention.prune_documents(db, before, after=after, limit=limit)
+        )
+
     # --- asking
 
     def changed(self) -> bool:
@@ -205,6 +239,10 @@ class SqliteStore:
     def ids(self, prefix: str, limit: int = 6) -> list[str]:
         """See `Store.ids`."""
         return self._read(lambda db: reads.ids(db, prefix, limit))
+
+    def removed(self, prefix: str) -> RemovedRecord | None:
+        """See `Store.removed`."""
+        return self._read(lambda db: retention.removed(db, prefix))
 
     def holders(self, key: str, *, namespace: str, flow: str | None = None) -> list[str]:
         """See `Store.holders`."""

@@ -387,9 +387,7 @@ COMMITS = {
     ("engine/keeper.py", "Keeper._keep_lease", "self._committer.ask"),
     # Starts, messages, unblocks.
     ("engine/starting.py", "Starting.start", "self._committer.ask"),
-    ("engine/sending.py", "Sending._send", "self._committer.ask"),
-    ("engine/sending.py", "Sending.unblock", "self._committer.ask"),
-    ("engine/sending.py", "Sending.terminate", "self._committer.ask"),
+    ("engine/sending.py", "Sending._ask", "self._committer.ask"),
 }
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from triggerflow.engine.asking import Instances
+    from triggerflow.engine.statistics import Statistics
     from triggerflow.engine.views import Instance
 
 P = ParamSpec("P")
@@ -146,9 +147,13 @@ class Client:
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
 
+    def statistics(self) -> Statistics:
+        """See `Engine.statistics`."""
+        return self._call("statistics", now(Engine.statistics))
+
     def instances(self, **where: Any) -> Iterator[Instance]:
         """See `Engine.instances`; iterate with a plain ``for``."""
-        found = self._call("instances", _now(lambda engine: engine.instances(**where)))
+        found = self._call("instances", now(lambda engine: engine.instances(**where)))
         while True:
             page = self._call("instances", lambda _: read_page(found))
             yield from page
@@ -358,7 +363,9 @@ async def read_page(found: Instances) -> list[Instance]:
     return page
 
 
-def _now(work: Callable[[Engine], T]) -> Callable[[Engine], Awaitable[T]]:
+def now(work: Callable[[Engine], T]) -> Callable[[Engine], Awaitable[T]]:
+    """What doesn't wait, as a verb that could."""
+
     async def call(engine: Engine) -> T:
         return work(engine)
 

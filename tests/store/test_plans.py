@@ -172,6 +172,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "forget": forget,
         "woken": lambda: (own(), store.woken(worker[0])),
         "next due": store.next_due,
+        "runnable": store.runnable,
         "prune": lambda: (
             commit(parking(own().number, 0, None, "done")),
             store.prune("welcome", {1: NOW + 1}, now=NOW),

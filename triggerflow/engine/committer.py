@@ -185,6 +185,11 @@ class Committer:
             self._kick()
 
     @property
+    def waiting(self) -> int:
+        """How many operations and calls wait for their turn."""
+        return len(self._waiting)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
         return not self._waiting and self._taken == self._landed

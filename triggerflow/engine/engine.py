@@ -15,8 +15,10 @@ from triggerflow.engine.arrivals import Arrivals
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
+from triggerflow.engine.pressure import Crowd
 from triggerflow.engine.retention import Retention
 from triggerflow.engine.starting import Starting
+from triggerflow.engine.statistics import Statistics
 from triggerflow.engine.views import Appended, Instance
 from triggerflow.errors import (
     EngineClosed,
@@ -47,8 +49,7 @@ class Engine(Starting):
             fatal=self._fatal,
             inline=settings.inline,
         )
-        super().__init__(store, code, committer, settings.clock, inline=settings.inline)
-        self._settings = settings
+        super().__init__(store, code, committer, settings)
         self._nursery = nursery
         self._waiters: dict[str, trio.Event] = {}
         # Started here and not heard of since: they can't have ended.
@@ -56,6 +57,9 @@ class Engine(Starting):
         self._idle = trio.Event()
         self._closed = False
         self._died: BaseException | None = None
+        self._crowd = Crowd(
+            settings.patience, lambda: self._keeper is not None and self._keeper.crowded
+        )
         self._arrivals = Arrivals(
             store=store,
             committer=self._committer,
@@ -68,8 +72,11 @@ class Engine(Starting):
             inline=settings.inline,
             validate=code.validate,
             announced=code.announced,
-            can_own=self._can_own,
+            promise=self._promise,
+            redeem=self._redeem,
             begun=self._begun,
+            backlog=self._backlog,
+            crowd=self._crowd,
         )
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
@@ -127,6 +134,7 @@ class Engine(Starting):
             lease=settings.lease,
             capacity=settings.capacity,
             settled=self._settled,
+            caught_up=self._crowd.caught_up,
         )
         await self._keeper.register()
         self._kept = trio.Event()
@@ -189,6 +197,20 @@ class Engine(Starting):
         """What killed the engine, if anything did."""
         return self._died
 
+    def statistics(self) -> Statistics:
+        """How it stands now: a few numbers, for health checks and metrics."""
+        executor, keeper = self._executor, self._keeper
+        return Statistics(
+            owned=0 if executor is None else len(executor.owned),
+            capacity=self._settings.capacity if self._settings.work else 0,
+            warm=0 if executor is None else len(executor.warm),
+            waiting=self._committer.waiting,
+            held=self._backlog.held,
+            slowed=self._crowd.slowed,
+            commits=self._committer.commits,
+            lag=0.0 if keeper is None else keeper.lag,
+        )
+
     # --- what the parts tell it
 
     def _tell(self, what: Callable[[Keeper], None]) -> None:
@@ -208,6 +230,7 @@ class Engine(Starting):
         event = self._waiters.get(instance)
         if event is not None and status != "waiting":
             event.set()
+        self._crowd.place_freed()
         self._tell(Keeper.place_freed)
 
     def _work_came(self) -> None:
@@ -230,8 +253,12 @@ class Engine(Starting):
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)
 
-    def _can_own(self) -> bool:
-        return self._keeper is not None and self._keeper.can_take()
+    def _promise(self, count: int) -> bool:
+        return self._keeper is not None and self._keeper.promise(count)
+
+    def _redeem(self, count: int) -> None:
+        if self._keeper is not None and count:
+            self._keeper.redeem(count)
 
     def _ended_by_hand(self, id: str, number: int) -> None:
         if self._executor is not None:
@@ -249,6 +276,7 @@ class Engine(Starting):
     def _let_go(self) -> None:
         """Tell everybody who waits that nothing will come any more."""
         self._closed = True
+        self._backlog.close()
         for event in self._waiters.values():
             event.set()
         self._settled()

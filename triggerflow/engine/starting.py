@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -17,18 +17,24 @@ from triggerflow.store.operations import NewInstance, Outcome, Start, Verdict
 
 if TYPE_CHECKING:
     from triggerflow.engine.arrivals import Arrivals
-    from triggerflow.engine.settings import Settings
+    from triggerflow.engine.pressure import Crowd
+
+_PAGE: Final = 1000
 
 
 class Starting(Sending, ABC):
     """Appends and starts. `Engine` builds on it."""
 
     _arrivals: Arrivals
-    _settings: Settings
+    _crowd: Crowd
 
     @abstractmethod
-    def _can_own(self) -> bool:
-        """Whether this worker may own what is started now."""
+    def _promise(self, count: int) -> bool:
+        """Keep places for instances that this worker shall own, if there are as many."""
+
+    @abstractmethod
+    def _redeem(self, count: int) -> None:
+        """They have landed, or won't."""
 
     @abstractmethod
     def _arrived(self, found: Iterable[Appended]) -> None:
@@ -42,6 +48,9 @@ class Starting(Sending, ABC):
 
     async def append(self, activity: object) -> Appended:
         """Append an activity; its firings and their instances land in the same commit.
+
+        It waits while the backlog is full, and for a moment where it starts a flow and this
+        worker is full.
 
         Args:
             activity: a document with a ``type`` and an ``actor``; integral floats become
@@ -65,11 +74,12 @@ class Starting(Sending, ABC):
         """
         if isinstance(activities, Mapping | str | bytes):
             raise DefinitionError("append_many", "found one document, expected many")
+        size = min(_PAGE, self._settings.backlog)
         found: list[Appended | Rejected] = []
         page: list[object] = []
         for activity in activities:
             page.append(activity)
-            if len(page) == 1000:
+            if len(page) == size:
                 found += await self._append_page(page, len(found))
                 page = []
         return found + await self._append_page(page, len(found))
@@ -135,8 +145,14 @@ class Starting(Sending, ABC):
         if known is None:
             new.status, new.cause = "blocked", "unknown_flow"
             new.reason = str(UnknownFlow(name, version)) + "; a worker that knows it starts it"
-        own = known is not None and self._can_own()
-        outcome = await self._committer.ask(Start(new, own), self._begun)
+        else:
+            await self._crowd.slow_down()
+        async with self._backlog.room("start"):
+            own = known is not None and self._promise(1)
+            try:
+                outcome = await self._committer.ask(Start(new, own), self._begun)
+            finally:
+                self._redeem(own)
         holder = outcome.instance or new.id
         if outcome.verdict is Verdict.CONFLICT:
             raise KeyTaken(name, key or "", holder)

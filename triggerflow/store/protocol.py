@@ -183,6 +183,10 @@ class Store(Protocol):
         """How much the store holds."""
         ...
 
+    def runnable(self) -> bool:
+        """Whether any instance is runnable that nobody owns."""
+        ...
+
     def next_due(self) -> float | None:
         """When the next parked instance is due."""
         ...

@@ -308,6 +308,10 @@ class SqliteStore:
         """See `Store.counts`."""
         return self._read(reads.counts)
 
+    def runnable(self) -> bool:
+        """See `Store.runnable`."""
+        return self._read(reads.runnable)
+
     def next_due(self) -> float | None:
         """See `Store.next_due`."""
         return self._read(reads.next_due)

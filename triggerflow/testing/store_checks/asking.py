@@ -123,6 +123,21 @@ def counts_count(w: Bench) -> None:
 
 
 @check
+def runnable_says_whether_somebody_waits(w: Bench) -> None:
+    """It tells of instances without an owner that may go on, and of no others."""
+    same("in an empty store", w.store.runnable(), False)
+    worker = w.worker()
+    w.start("i1")
+    same("with a new one", w.store.runnable(), True)
+    (mine,) = w.claim(worker).claimed
+    same("with an owned one", w.store.runnable(), False)
+    w.park(worker, mine)
+    same("with a parked one", w.store.runnable(), False)
+    w.ask(w.send("i1"))
+    same("with a message", w.store.runnable(), True)
+
+
+@check
 def next_due_is_the_earliest(w: Bench) -> None:
     """The next due time is that of the parked ones, not of running or ended ones."""
     worker = w.worker()

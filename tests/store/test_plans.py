@@ -145,7 +145,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
     def crash() -> None:
         dying = store.register_worker(build="build-c", flows=FLOWS, now=NOW - 100)
         store.commit(Batch([Claim(5, 1, "build-c", FLOWS, NOW)], NOW - 100, dying))
-        store.reap(now=NOW, lease=30.0)
+        store.reap({dying[0]: NOW - 100})
 
     def forget() -> None:
         store.forget_worker(store.register_worker(build="d", flows=FLOWS, now=NOW)[0])

@@ -92,10 +92,12 @@ class Executor:
         self._suspects: dict[int, Running] = {}
         self._quieter = trio.Event()
         self._timers = Timers(timer_set)
+        # By the steady clock: what is not stored doesn't follow a wall clock that is set.
+        self._steady = Timers(timer_set)
         self.performer = Performer(
-            nursery, codec, self._finished, now=clock.now, threads=threads, inline=inline
+            nursery, codec, self._finished, now=clock.steady, threads=threads, inline=inline
         )
-        self._limits = Limits(self._timers, self.performer, clock, self._finished)
+        self._limits = Limits(self._steady, self.performer, clock, self._finished)
 
     # --- taking over
 
@@ -206,6 +208,7 @@ class Executor:
         self.warm.clear()
         self.warm_lengths.clear()
         self._timers.clear()
+        self._steady.clear()
 
     # --- what comes in
 
@@ -310,8 +313,8 @@ class Executor:
                 self.receive(number, rows)
             elif number in self.owned:
                 log.warning("an inbox could not be read, trying again: %s", rows)
-                again = self._clock.now() + _INBOX_AGAIN
-                self._timers.at(again, lambda: self.fetch_inbox(number))
+                again = self._clock.steady() + _INBOX_AGAIN
+                self._steady.at(again, lambda: self.fetch_inbox(number))
 
         self._committer.call(lambda: self._store.inbox(number), deliver)
 
@@ -372,7 +375,10 @@ class Executor:
         kept = run.pending.get(tag)
         if run.gone or self.owned.get(run.number) is not run or kept is None:
             return
-        if kept.due is not None and kept.due <= self._clock.now() and tag not in run.due:
+        if kept.due is not None and kept.due > self._clock.now():
+            # The clock was set back in this very moment: it comes again.
+            run.watch(self._timers, self._timer_fired)
+        elif kept.due is not None and tag not in run.due:
             run.due.append(tag)
             self._turn(run)
 
@@ -380,10 +386,15 @@ class Executor:
         """When the next near timer fires."""
         return self._timers.next()
 
+    def next_limit(self) -> float | None:
+        """When the next limit that isn't stored has passed, by the steady clock."""
+        return self._steady.next()
+
     def fire_timers(self) -> None:
         """Run what is due."""
         with self._committer.gathering():
             self._timers.fire(self._clock.now())
+            self._steady.fire(self._clock.steady())
 
 
 def _pause(run: Running) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from triggerflow.engine.silence import Silence
 from triggerflow.errors import EngineClosed
 from triggerflow.store.operations import Claim, Outcome, Release
 
@@ -79,6 +80,7 @@ class Keeper:
         self._behind: float | None = None
         self._promised = 0
         self._next_look = -math.inf
+        self._silence = Silence(lease)
 
     # --- what others tell it
 
@@ -212,6 +214,9 @@ class Keeper:
         now = self._clock.now()
         timers = [self._executor.next_timer(), self._due if self.can_take() else None]
         pause = min((due - now for due in timers if due is not None), default=math.inf)
+        limit = self._executor.next_limit()
+        if limit is not None:
+            pause = min(pause, limit - self._clock.steady())
         # A wall clock can be set while we sleep, hence the recheck.
         pause = min(pause, self._clock.recheck, next_beat - trio.current_time())
         if self._work and self._free <= 0:
@@ -319,11 +324,16 @@ class Keeper:
             if found.detail == "worker":
                 self._fenced = True
                 return
-        freed = await self._committer.run(
-            lambda: self._store.reap(now=self._clock.now(), lease=self._lease)
-        )
-        if freed:
+        moment = trio.current_time()
+        if await self._committer.run(lambda: self._reap(moment)):
             self.work_came()
+
+    def _reap(self, moment: float) -> int:
+        workers = self._store.workers()
+        silent = self._silence.look(workers, moment)
+        if not silent and all(each.alive for each in workers):
+            return 0
+        return self._store.reap(silent)
 
     async def _begin_again(self) -> None:
         self._executor.drop_all()

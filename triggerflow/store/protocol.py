@@ -61,11 +61,12 @@ class Store(Protocol):
     def forget_worker(self, worker: int) -> None:
         """Hand all that a worker owns back, runnable, and remove it."""
 
-    def reap(self, *, now: float, lease: float) -> int:
+    def reap(self, silent: Mapping[int, float] | None = None) -> int:
         """Fence dead workers and free what they owned; how many instances were freed.
 
-        Dead is a worker whose process is gone, or that has not written for `lease`
-        seconds. Each instance that it owned counts one crash.
+        Dead is a worker whose process is gone, or one of `silent` that still shows the sign
+        of life (`WorkerRecord.seen`) given there: its caller has watched it show no other
+        for longer than the lease. Each instance that it owned counts one crash.
         """
         ...
 

@@ -166,12 +166,10 @@ class SqliteStore:
         self._workers.discard(worker)
         self._lock().let_go(worker)
 
-    def reap(self, *, now: float, lease: float) -> int:
+    def reap(self, silent: Mapping[int, float] | None = None) -> int:
         """Free what dead workers owned; see `Store.reap`."""
-        if all(each.alive and now - each.seen <= lease for each in self.workers()):
-            return 0
         return self._write(
-            lambda db: workers.reap(db, now=now, lease=lease, alive=self._lock().alive)
+            lambda db: workers.reap(db, silent=silent or {}, alive=self._lock().alive)
         )
 
     def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:

@@ -10,7 +10,6 @@ from triggerflow.store.operations import (
 )
 from triggerflow.testing.store_checks.bench import (
     DUPLICATE,
-    LEASE,
     Bench,
     check,
     same,
@@ -33,7 +32,7 @@ def ask_for_nothing(w: Bench) -> None:
     same("many", many, ([], [], [], []))
     more = (store.woken(7), store.workers(), store.instances(), store.ids("x"))
     same("more", more, ([], [], [], []))
-    same("reaped", store.reap(now=w.now, lease=LEASE), 0)
+    same("reaped", store.reap(), 0)
     found = store.counts()
     same("counts", (found.activities, found.firings, found.instances), (0, 0, {}))
     same("the rest", (found.outbox, found.inbox, found.oldest_runnable), (0, 0, None))

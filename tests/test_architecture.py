@@ -382,6 +382,8 @@ COMMITS = {
     ("engine/arrivals.py", "Arrivals._commit", "self._committer.ask"),
     ("engine/arrivals.py", "Arrivals._commit", "self._committer.ask_all"),
     ("engine/arrivals.py", "Arrivals._dispatch", "self._committer.ask"),
+    # Instances that a drain returns.
+    ("engine/draining.py", "Draining._hand_back", "self._committer.ask"),
     # Claims, and a heartbeat by an empty release.
     ("engine/keeper.py", "Keeper._claim", "self._committer.ask"),
     ("engine/keeper.py", "Keeper._keep_lease", "self._committer.ask"),
@@ -471,7 +473,7 @@ PUBLIC = """
     Activity ActivityRejected App Appended CID Client DecodingRefused DefinitionError Diverged
     Done DuplicateTrigger EffectMisused EncodingRefused Engine EngineClosed Entry Failed Failure
     Firing Flow FlowCancelled FlowRanAway Guard Instance InstanceConflict InstanceEnded
-    InstanceRemoved
+    InstanceRemoved Drained Statistics
     InternalError KeyTaken PatternError Pending PluginError Rejected Replay RetryAfter
     RetryPolicy SchemaTooNew Signal SignalConflict StepError StepFailed StoreError Suspended
     TimedOut Trigger TriggerflowError UnknownFlow UnknownInstance WaitTimedOut Won call cid_of

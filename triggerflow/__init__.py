@@ -44,7 +44,9 @@ if _TYPE_CHECKING:
     from triggerflow.core.verbs import uuid4 as uuid4
     from triggerflow.core.verbs import wait_signal as wait_signal
     from triggerflow.engine.context import step_context as step_context
+    from triggerflow.engine.draining import Drained as Drained
     from triggerflow.engine.engine import Engine as Engine
+    from triggerflow.engine.statistics import Statistics as Statistics
     from triggerflow.engine.views import Appended as Appended
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
@@ -119,7 +121,9 @@ _HOMES = {
         "wait_signal",
     ),
     "triggerflow.engine.context": ("step_context",),
+    "triggerflow.engine.draining": ("Drained",),
     "triggerflow.engine.engine": ("Engine",),
+    "triggerflow.engine.statistics": ("Statistics",),
     "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Rejected"),
     "triggerflow.errors": (
         "ActivityRejected",

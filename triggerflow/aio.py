@@ -179,6 +179,7 @@ class AsyncioClient:
 
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
+    drain = _verb(Engine.drain)
 
     async def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
         thread, landing = self._thread, self._landing

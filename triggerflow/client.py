@@ -146,6 +146,7 @@ class Client:
     replay = _verb(Engine.replay)
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
+    drain = _verb(Engine.drain)
 
     def statistics(self) -> Statistics:
         """See `Engine.statistics`."""

@@ -55,6 +55,7 @@ class Committer:
     Attributes:
         worker: (id, epoch) that fences the batches, or None.
         commits: how many transactions there were.
+        failing: nothing of what was last to be written could be.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Committer:
         """
         self.worker: tuple[int, int] | None = None
         self.commits = 0
+        self.failing = False
         self._store = store
         self._clock = clock
         self._changed = changed
@@ -298,7 +300,9 @@ class Committer:
             operation, deliver = waiting.popleft()
             operations.append(operation)
             delivers.append(deliver)
-        return self._commit(operations, delivers)
+        results, died = self._commit(operations, delivers)
+        self.failing = all(isinstance(result, Exception) for _, result in results)
+        return results, died
 
     def _job(self, job: _Job) -> tuple[list[tuple[Any, Any]], BaseException | None]:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -13,6 +14,7 @@ from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
 from triggerflow.engine.committer import Committer
+from triggerflow.engine.draining import Drained, Draining
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.pressure import Crowd
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
+
+log: Final = logging.getLogger("triggerflow")
 
 
 class Engine(Starting):
@@ -55,6 +59,9 @@ class Engine(Starting):
         # Started here and not heard of since: they can't have ended.
         self._alive: set[str] = set()
         self._idle = trio.Event()
+        self._open = False
+        # Drained without having worked: there was nothing to do for it.
+        self._drained_idle = False
         self._closed = False
         self._died: BaseException | None = None
         self._crowd = Crowd(
@@ -82,6 +89,7 @@ class Engine(Starting):
         self._keeper: Keeper | None = None
         self._keeping = trio.CancelScope()
         self._kept: trio.Event | None = None
+        self._draining: Draining | None = None
 
     # --- opening and closing
 
@@ -104,6 +112,7 @@ class Engine(Starting):
         self._arrivals.refresh(*await committer.run(self._store.registry))
         if self._settings.work:
             await self._start_working()
+        self._open = True
 
     async def _start_working(self) -> None:
         settings, code = self._settings, self._code
@@ -147,6 +156,12 @@ class Engine(Starting):
             documents=code.activity_retention,
             rested=lambda: self._tell(Keeper.look_again),
         )
+        self._draining = Draining(
+            store=self._store,
+            committer=self._committer,
+            executor=self._executor,
+            stop_keeping=self._stop_keeping,
+        )
         self._nursery.start_soon(self._keep, self._keeper, retention, self._kept)
 
     async def _keep(self, keeper: Keeper, retention: Retention, kept: trio.Event) -> None:
@@ -159,21 +174,22 @@ class Engine(Starting):
         finally:
             kept.set()
 
+    async def _stop_keeping(self) -> None:
+        # Before the store closes: the keeper would ask a closed one.
+        self._keeping.cancel()
+        # None: opening ended while it registered.
+        if self._kept is not None:
+            await self._kept.wait()
+
     async def end(self) -> None:
         """Let running steps finish for a moment, hand instances back, close the store."""
         self._let_go()
-        executor = self._executor
-        if executor is not None:
-            executor.draining = True
-            with trio.move_on_after(self._settings.drain):
-                await executor.quiet()
-            executor.performer.close()
-            executor.drop_all()
-            # Before the store closes: the keeper would ask a closed one.
-            self._keeping.cancel()
-            # None: opening ended while it registered.
-            if self._kept is not None:
-                await self._kept.wait()
+        if self._draining is not None:
+            try:
+                await self._draining.run(self._settings.drain)
+            except Exception:
+                # Closing the store hands back what it can; the rest goes with the lease.
+                log.exception("the engine could not be drained to its end")
         self._reader.close()
         await self._committer.run(self._store.close)
         await self._committer.close()
@@ -197,10 +213,54 @@ class Engine(Starting):
         """What killed the engine, if anything did."""
         return self._died
 
+    async def drain(self, *, timeout: timedelta | float | None = None) -> Drained:  # noqa: ASYNC109
+        """Stop taking work, let running steps end, and hand everything else back.
+
+        From its first moment on the engine isn't `ready`, claims nothing and begins no step.
+        Another worker may take what was handed back at once. Verbs that write and ask still
+        work; the engine drives nothing any more. A second call gets the same summary.
+
+        Args:
+            timeout: how long running steps have to end; the setting `drain` by default. A
+                later call may shorten it, as with ``timeout=0``.
+
+        Raises:
+            StoreError: the store failed at the end; call it again to go on.
+        """
+        self._check_open("drain")
+        limit = self._settings.drain if timeout is None else seconds(timeout, "drain(timeout=)")
+        if self._draining is None:
+            self._drained_idle = True
+            return Drained()
+        found = await self._draining.run(limit)
+        self._others_wrote()
+        self._settled()
+        return found
+
+    @property
+    def state(self) -> str:
+        """How it stands; see `Statistics.state`."""
+        draining = self._draining
+        if self._closed:
+            return "closed"
+        if not self._open:
+            return "starting"
+        if self._drained_idle or (draining is not None and draining.summary is not None):
+            return "drained"
+        if draining is not None and draining.begun:
+            return "draining"
+        return "degraded" if self._committer.failing else "ready"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes work and can store what comes of it."""
+        return self.state == "ready"
+
     def statistics(self) -> Statistics:
         """How it stands now: a few numbers, for health checks and metrics."""
         executor, keeper = self._executor, self._keeper
         return Statistics(
+            state=self.state,
             owned=0 if executor is None else len(executor.owned),
             capacity=self._settings.capacity if self._settings.work else 0,
             warm=0 if executor is None else len(executor.warm),
@@ -322,7 +382,7 @@ class Engine(Starting):
         """Return when nothing is runnable now; future timers and open waits don't count."""
         if self._keeper is None:
             return
-        while True:
+        while self.state != "drained":
             self._check_open("run_until_idle")
             idle = self._idle
             self._tell(Keeper.work_came)

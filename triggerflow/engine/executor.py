@@ -173,13 +173,14 @@ class Executor:
         )
 
     def forget(self, number: int) -> None:
-        """An instance has ended without a turn of ours."""
+        """An instance has ended without a turn of ours, or is handed back."""
         run = self.owned.get(number) or self.warm.pop(number, None)
         self.warm_lengths.pop(number, None)
         if run is not None:
             self._forget(run)
 
     def _forget(self, run: Running) -> None:
+        self._quieter.set()
         run.drop()
         run.unwatch(self._timers)
         if self.owned.get(run.number) is run:
@@ -193,11 +194,10 @@ class Executor:
             run.crashes >= SUSPECT for run in self._suspects.values()
         )
 
-    async def quiet(self) -> None:
-        """Return once no step runs and no turn is in flight."""
-        while any(run.attempts or run.busy for run in self.owned.values()):
-            self._quieter = trio.Event()
-            await self._quieter.wait()
+    async def quieter(self) -> None:
+        """Return once a turn has landed, or an instance is gone."""
+        self._quieter = trio.Event()
+        await self._quieter.wait()
 
     def drop_all(self) -> None:
         """The lease is lost: nothing here is ours any more."""
@@ -382,13 +382,9 @@ class Executor:
             run.due.append(tag)
             self._turn(run)
 
-    def next_timer(self) -> float | None:
-        """When the next near timer fires."""
-        return self._timers.next()
-
-    def next_limit(self) -> float | None:
-        """When the next limit that isn't stored has passed, by the steady clock."""
-        return self._steady.next()
+    def next_timers(self) -> tuple[float | None, float | None]:
+        """When the next ones fire: by the wall clock, and by the steady one."""
+        return self._timers.next(), self._steady.next()
 
     def fire_timers(self) -> None:
         """Run what is due."""

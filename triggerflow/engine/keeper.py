@@ -212,9 +212,9 @@ class Keeper:
 
     async def _rest(self, next_beat: float) -> None:
         now = self._clock.now()
-        timers = [self._executor.next_timer(), self._due if self.can_take() else None]
+        near, limit = self._executor.next_timers()
+        timers = [near, self._due if self.can_take() else None]
         pause = min((due - now for due in timers if due is not None), default=math.inf)
-        limit = self._executor.next_limit()
         if limit is not None:
             pause = min(pause, limit - self._clock.steady())
         # A wall clock can be set while we sleep, hence the recheck.

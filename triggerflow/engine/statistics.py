@@ -10,6 +10,8 @@ class Statistics:
     """How an engine stands, as of the moment it was asked. Nothing was read for it.
 
     Attributes:
+        state: ``starting``, ``ready``, ``degraded`` (the store refuses writes just now),
+            ``draining``, ``drained`` or ``closed``.
         owned: instances that it drives.
         capacity: how many it may own; 0 where it leaves the work to others.
         warm: parked instances whose live replay it keeps.
@@ -20,6 +22,7 @@ class Statistics:
         lag: seconds since runnable instances began to wait for a place here; 0 if none does.
     """
 
+    state: str
     owned: int
     capacity: int
     warm: int
@@ -28,3 +31,8 @@ class Statistics:
     slowed: int
     commits: int
     lag: float
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes work and can store what comes of it."""
+        return self.state == "ready"

@@ -58,8 +58,10 @@ if _TYPE_CHECKING:
     from triggerflow.core.verbs import uuid4 as uuid4
     from triggerflow.core.verbs import wait_signal as wait_signal
     from triggerflow.engine.context import step_context as step_context
+    from triggerflow.engine.draining import Drained as Drained
     from triggerflow.engine.engine import Engine as Engine
     from triggerflow.engine.patches import Patch as Patch
+    from triggerflow.engine.statistics import Statistics as Statistics
     from triggerflow.engine.views import Appended as Appended
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
@@ -79,6 +81,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import FlowRanAway as FlowRanAway
     from triggerflow.errors import InstanceConflict as InstanceConflict
     from triggerflow.errors import InstanceEnded as InstanceEnded
+    from triggerflow.errors import InstanceRemoved as InstanceRemoved
     from triggerflow.errors import InternalError as InternalError
     from triggerflow.errors import KeyTaken as KeyTaken
     from triggerflow.errors import NoStep as NoStep
@@ -145,8 +148,10 @@ _HOMES = {
         "wait_signal",
     ),
     "triggerflow.engine.context": ("step_context",),
+    "triggerflow.engine.draining": ("Drained",),
     "triggerflow.engine.engine": ("Engine",),
     "triggerflow.engine.patches": ("Patch",),
+    "triggerflow.engine.statistics": ("Statistics",),
     "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Progress", "Rejected"),
     "triggerflow.errors": (
         "ActivityRejected",
@@ -163,6 +168,7 @@ _HOMES = {
         "FlowRanAway",
         "InstanceConflict",
         "InstanceEnded",
+        "InstanceRemoved",
         "InternalError",
         "KeyTaken",
         "NoStep",

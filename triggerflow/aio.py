@@ -35,7 +35,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from triggerflow.client import EngineThread, read_page
+from triggerflow.client import EngineThread, now, read_page
 from triggerflow.engine.asking import PAGE, Instances
 from triggerflow.engine.engine import Engine
 from triggerflow.errors import DefinitionError, EngineClosed
@@ -43,6 +43,7 @@ from triggerflow.errors import DefinitionError, EngineClosed
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from triggerflow.engine.statistics import Statistics
     from triggerflow.engine.views import Instance
 
 P = ParamSpec("P")
@@ -173,8 +174,14 @@ class AsyncioClient:
     patches = _verb(Engine.patches)
     replay = _verb(Engine.replay)
     instances = _listing(Engine.instances)
+
+    async def statistics(self) -> Statistics:
+        """See `Engine.statistics`."""
+        return await self._call("statistics", now(Engine.statistics))
+
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
+    drain = _verb(Engine.drain)
 
     async def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
         thread, landing = self._thread, self._landing

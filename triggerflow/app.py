@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import attrs
 
 from triggerflow.core.codec import ValueCodec
+from triggerflow.core.durations import seconds
 from triggerflow.core.given import OWN_CLASSES
 from triggerflow.errors import DefinitionError, DuplicateTrigger
 from triggerflow.flows import Flow, FlowRegistry, build_of, define_flow
@@ -18,6 +20,8 @@ from triggerflow.plugins import make_manager, make_store, validate
 from triggerflow.triggers import Guard, Trigger, define_trigger
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import pluggy
 
     from triggerflow.aio import AsyncioClient
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
     from triggerflow.engine.engine import Engine
     from triggerflow.engine.settings import Code
-    from triggerflow.flows.flow import Signals
+    from triggerflow.flows.flow import Retention, Signals
     from triggerflow.store.protocol import Store
 
 DEFAULT_STORE: Final = "sqlite:///triggerflow.db"
@@ -49,6 +53,10 @@ class App:
         plugins: objects or modules with hook implementations.
         entry_points: load the plugins of installed distributions too.
         classes: attrs classes whose instances flows and steps may pass around.
+        retention: how long an instance is kept once it has ended, where its flow doesn't
+            say; None keeps it for ever. Workers remove it, whole.
+        activity_retention: how long an activity's document is kept; None for ever. CID,
+            types, actors and firings stay, so a repeat starts nothing all the same.
     """
 
     def __init__(
@@ -59,11 +67,15 @@ class App:
         plugins: Iterable[Any] = (),
         entry_points: bool = True,
         classes: Iterable[type] = (),
+        retention: timedelta | float | None = None,
+        activity_retention: timedelta | float | None = None,
     ) -> None:
         self.store = store
         self.codec = ValueCodec((*OWN_CLASSES, *classes))
         self.flows = FlowRegistry()
         self._build = build
+        self._retention = _kept(retention, "App(retention=)")
+        self._activity_retention = _kept(activity_retention, "App(activity_retention=)")
         self._triggers: dict[str, Trigger] = {}
         self._meanings: dict[str, str] = {}
         self._guards: dict[str, Guard] = {}
@@ -76,7 +88,12 @@ class App:
     def flow(self, fn: Callable[..., Any], /) -> Flow: ...
     @overload
     def flow(
-        self, *, name: str | None = None, version: int = 1, signals: Signals | None = None
+        self,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        signals: Signals | None = None,
+        retention: Retention = "app",
     ) -> Callable[[Callable[..., Any]], Flow]: ...
     def flow(  # type: ignore[misc]
         self,
@@ -86,6 +103,7 @@ class App:
         name: str | None = None,
         version: int = 1,
         signals: Signals | None = None,
+        retention: Retention = "app",
     ) -> Flow | Callable[[Callable[..., Any]], Flow]:
         """Decorator: register a generator function as a flow.
 
@@ -94,13 +112,17 @@ class App:
             name: the flow's name; the function's by default.
             version: instances stay with the version that they started with.
             signals: the signals that it takes: names, or name -> validator.
+            retention: how long an instance is kept once it has ended; None keeps it for
+                ever, ``"app"`` as long as the app says.
 
         Raises:
             DefinitionError: it can't be one, or its name and version are taken.
         """
 
         def define(each: Callable[..., Any]) -> Flow:
-            made = define_flow(each, name=name, version=version, signals=signals)
+            made = define_flow(
+                each, name=name, version=version, signals=signals, retention=retention
+            )
             self._add_flow(made)
             return made
 
@@ -270,6 +292,8 @@ class App:
             guards=dict(self._guards),
             codec=self.codec,
             build=self.build,
+            retention=self._retention,
+            activity_retention=self._activity_retention,
             validate=self._validate if vetoes else None,
             announced=self._announce if listens else None,
         )
@@ -285,3 +309,7 @@ class App:
                 hook.function(**{name: given[name] for name in hook.argnames})
             except Exception:
                 log.exception("plugin %s failed in triggerflow_appended", hook.plugin_name)
+
+
+def _kept(retention: timedelta | float | None, what: str) -> float:
+    return math.inf if retention is None else seconds(retention, what)

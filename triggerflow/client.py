@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from triggerflow.engine.asking import Instances
+    from triggerflow.engine.statistics import Statistics
     from triggerflow.engine.views import Instance
 
 P = ParamSpec("P")
@@ -147,10 +148,15 @@ class Client:
     replay = _verb(Engine.replay)
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
+    drain = _verb(Engine.drain)
+
+    def statistics(self) -> Statistics:
+        """See `Engine.statistics`."""
+        return self._call("statistics", now(Engine.statistics))
 
     def instances(self, **where: Any) -> Iterator[Instance]:
         """See `Engine.instances`; iterate with a plain ``for``."""
-        found = self._call("instances", _now(lambda engine: engine.instances(**where)))
+        found = self._call("instances", now(lambda engine: engine.instances(**where)))
         while True:
             page = self._call("instances", lambda _: read_page(found))
             yield from page
@@ -360,7 +366,9 @@ async def read_page(found: Instances) -> list[Instance]:
     return page
 
 
-def _now(work: Callable[[Engine], T]) -> Callable[[Engine], Awaitable[T]]:
+def now(work: Callable[[Engine], T]) -> Callable[[Engine], Awaitable[T]]:
+    """What doesn't wait, as a verb that could."""
+
     async def call(engine: Engine) -> T:
         return work(engine)
 

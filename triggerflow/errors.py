@@ -185,6 +185,20 @@ class UnknownInstance(TriggerflowError):
 
 
 @attrs.define(eq=False)
+class InstanceRemoved(UnknownInstance):
+    """The instance had ended, and retention removed it; what remains is its firing."""
+
+    activity: str = ""
+    trigger: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"instance {self.id!r} had ended and was removed by retention; trigger "
+            f"{self.trigger!r} had started it for activity {self.activity}, which stays known"
+        )
+
+
+@attrs.define(eq=False)
 class InstanceEnded(TriggerflowError):
     """The instance has ended; what was sent to it is not stored."""
 

@@ -74,6 +74,88 @@ def test_a_worker_stops_in_order(project, which):
     assert project.json("doctor")["workers"] == []
 
 
+SLOW = """
+import pathlib, time
+import triggerflow as tf
+from triggerflow.engine.draining import Draining
+
+app = tf.App(store="sqlite:///shop.db", entry_points=False)
+drain = Draining.run
+
+
+def noted(self, limit):
+    if pathlib.Path("ends-in-drain").exists():
+        pathlib.Path("first-may-end").touch()
+    return drain(self, limit)
+
+
+Draining.run = noted
+
+
+def step(name):
+    pathlib.Path(f"{name}-runs").touch()
+    while not pathlib.Path(f"{name}-may-end").exists():
+        time.sleep(0.01)
+    return name
+
+
+@app.flow
+def slow(name):
+    yield tf.call(step, name)
+    return (yield tf.call(step, "next"))
+"""
+
+
+def slow_worker(project, *words):
+    """A worker that runs a step."""
+    import triggerflow as tf
+
+    project.write(SLOW, "slow")
+    with tf.App(store="sqlite:///shop.db", entry_points=False).client(work=False) as client:
+        client.start("slow", "first")
+    worker = project.spawn("--app", "slow", "run", *words)
+    assert worker.stdout.readline().startswith("store ")
+    while not (project.path / "first-runs").exists():
+        assert worker.poll() is None
+        os.sched_yield()
+    return worker
+
+
+def no_worker(project):
+    """Nobody is registered any more; doctor minds that something is runnable."""
+    return project.json("doctor", status=1)["workers"] == []
+
+
+def test_a_worker_drains(project):
+    """At a signal a running step may end, its flow is handed back, and it says so."""
+    (project.path / "ends-in-drain").touch()
+    worker = slow_worker(project, "--drain", "50")
+    worker.send_signal(signal.SIGTERM)
+    code, out, err = output(worker)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == (
+        "drained: 1 running step finished, 0 steps given up, 1 instance handed back"
+    )
+    assert not (project.path / "next-runs").exists()
+    assert no_worker(project)
+
+
+def test_a_second_signal_ends_at_once(project):
+    """Whoever can't wait for a step gives it up; its instance is handed back all the same."""
+    worker = slow_worker(project, "--drain", "1000")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.stdout.readline() == (
+        "stopping: running steps have 1,000 s; a second signal gives them up\n"
+    )
+    worker.send_signal(signal.SIGINT)
+    code, out, err = output(worker)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == (
+        "drained: 0 running steps finished, 1 step given up, 1 instance handed back"
+    )
+    assert no_worker(project)
+
+
 def wait_client():
     import triggerflow as tf
 

@@ -24,7 +24,12 @@ CLASSES = [
 CLASSES.append(RetryAfter)
 
 # Fields whose values no message can hold word by word.
-UNSAID = {("UnknownInstance", "id"), ("TimedOut", "still_running"), ("Diverged", "reason")}
+UNSAID = {
+    ("UnknownInstance", "id"),
+    ("InstanceRemoved", "candidates"),
+    ("TimedOut", "still_running"),
+    ("Diverged", "reason"),
+}
 
 
 def values_of(cls) -> dict:

@@ -28,6 +28,9 @@ class TurnedClock:
     def now(self) -> float:
         return self.time
 
+    def steady(self) -> float:
+        return self.time
+
 
 class Watched:
     """A store that shows every batch to `before` and `after`, which may raise."""

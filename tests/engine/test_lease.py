@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from pathlib import Path
 
 import pytest
 import trio
@@ -25,8 +26,8 @@ class _World:
         self.calls: list[str] = []
         self.gates: dict[str, trio.Event] = {}
 
-    def app(self, new_app, path, name):
-        app = new_app(SqliteStore(path))
+    def app(self, new_app, store, name):
+        app = new_app(SqliteStore(store) if isinstance(store, Path) else store)
 
         async def step():
             self.calls.append(name)
@@ -57,37 +58,55 @@ async def _until(condition):
         await trio.sleep(0.005)
 
 
+class _Standstill:
+    """A store that its worker can't write to while it stands still, as a frozen process."""
+
+    def __init__(self, store):
+        self.store = store
+        self.still = False
+
+    def __getattr__(self, name):
+        found = getattr(self.store, name)
+        if name not in ("commit", "reap", "register_worker"):
+            return found
+
+        def write(*args, **named):
+            if self.still:
+                raise OSError("it stands still")
+            return found(*args, **named)
+
+        return write
+
+
 # --- leases
 
 
-def test_stale_worker_is_fenced_and_begins_again(new_app, real, tmp_path, turned_clock):
+def test_stale_worker_is_fenced_and_begins_again(new_app, real, tmp_path):
     """Another worker takes over; the late result changes nothing; the old worker works on."""
     world = _World()
     path = tmp_path / "shared.db"
-    slow, fast = turned_clock(), turned_clock()
+    still = _Standstill(SqliteStore(path))
 
     async def scenario():
         world.gates["one"] = trio.Event()
-        async with world.app(new_app, path, "one").open(clock=slow, lease=30) as one:
+        async with world.app(new_app, still, "one").open(lease=0.3) as one:
             id = await one.start("f")
             await _until(lambda: world.calls == ["one"])
             first = one._committer.worker
-            one._executor.draining = True
-            async with world.app(new_app, path, "two").open(clock=fast, lease=30) as two:
-                fast.time += 100
+            still.still = True
+            async with world.app(new_app, path, "two").open(lease=0.3) as two:
 
                 async def parked():
                     return (await two.get(id)).status == "waiting"
 
                 await _until(parked)
                 assert world.calls == ["one", "two"]
+                two._executor.draining = True
                 # The lost worker's step ends only now.
+                still.still = False
                 world.gates["one"].set()
                 await _until(lambda: one._committer.worker != first)
                 assert [each.value for each in await two.log(id)] == ["two"]
-                two._executor.draining = True
-                one._executor.draining = False
-                slow.time = fast.time
                 # The old worker, born again, does new work.
                 assert (await one.wait(await one.start("quick", -7))).result == 7
                 two._executor.draining = False
@@ -101,14 +120,14 @@ def test_stale_worker_is_fenced_and_begins_again(new_app, real, tmp_path, turned
     assert world.calls == ["one", "two"]
 
 
-def test_death_is_counted_where_it_belongs(new_app, real, tmp_path, turned_clock):
+def test_death_is_counted_where_it_belongs(new_app, real, tmp_path):
     """A reaped worker's instances count one crash, and the step sees a second attempt."""
     path = tmp_path / "shared.db"
     attempts = []
-    slow, fast = turned_clock(), turned_clock()
+    still = _Standstill(SqliteStore(path))
 
-    def make(gate):
-        app = new_app(SqliteStore(path))
+    def make(store, gate):
+        app = new_app(store)
 
         async def step():
             attempts.append(tf.step_context())
@@ -123,14 +142,14 @@ def test_death_is_counted_where_it_belongs(new_app, real, tmp_path, turned_clock
     async def scenario():
         never, at_once = trio.Event(), trio.Event()
         at_once.set()
-        async with make(never).open(clock=slow, lease=30) as one:
+        async with make(still, never).open(lease=0.3) as one:
             id = await one.start("f")
             await _until(lambda: attempts)
-            # Born again, its clock would be as late as before: it takes nothing more.
-            one._executor.draining = True
-            async with make(at_once).open(clock=fast, lease=30) as two:
-                fast.time += 100
-                return (await two.wait(id)).status
+            still.still = True
+            async with make(SqliteStore(path), at_once).open(lease=0.3) as two:
+                found = (await two.wait(id)).status
+            still.still = False
+            return found
 
     assert real(scenario) == "done"
     assert [context.attempt for context in attempts] == [1, 2]

@@ -181,7 +181,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
     def crash() -> None:
         dying = store.register_worker(build="build-c", flows=FLOWS, now=NOW - 100)
         store.commit(Batch([Claim(5, 1, "build-c", FLOWS, NOW)], NOW - 100, dying))
-        store.reap(now=NOW, lease=30.0)
+        store.reap({dying[0]: NOW - 100})
 
     def forget() -> None:
         store.forget_worker(store.register_worker(build="d", flows=FLOWS, now=NOW)[0])
@@ -209,6 +209,13 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "forget": forget,
         "woken": lambda: (own(), store.woken(worker[0])),
         "next due": store.next_due,
+        "runnable": store.runnable,
+        "prune": lambda: (
+            commit(parking(own().number, 0, None, "done")),
+            store.prune("welcome", {1: NOW + 1}, now=NOW),
+        ),
+        "prune documents": lambda: store.prune_documents(NOW + 1, limit=20),
+        "removed": lambda: store.removed("i-x"),
         "instance": lambda: store.instance("i-x77"),
         "ids": lambda: store.ids("i-x77"),
         **{

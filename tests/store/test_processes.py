@@ -15,7 +15,6 @@ from triggerflow.store.sqlite import SqliteStore, schema
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
-FOR_EVER = 1e9
 
 Spawn = Callable[[str], Any]
 
@@ -77,7 +76,7 @@ def write(which):
     try:
         for turn in range(40):
             stores[which].commit(Batch([start(f"{os.getpid()}-{which}-{turn}")], NOW))
-            stores[which].reap(now=NOW, lease=30.0)
+            stores[which].reap()
     except Exception as error:
         wrong.append(repr(error))
 
@@ -137,7 +136,7 @@ for turn in range(15):
     store = SqliteStore(PATH); store.open()
     store.register_worker(build="b", flows=FLOWS, now=NOW)
     assert store.commit(Batch([start(f"{os.getpid()}-{turn}")], NOW))[0].seq is None
-    store.instances(limit=3); store.reap(now=NOW, lease=30.0)
+    store.instances(limit=3); store.reap()
     store.close()
 say(turns=turn + 1)
 """
@@ -175,10 +174,10 @@ def test_a_killed_worker_is_dead_at_once(store: SqliteStore, spawn: Spawn) -> No
     assert [(each.id, each.alive, each.owned) for each in store.workers()] == [
         (number, True, 1)
     ]
-    assert store.reap(now=NOW, lease=FOR_EVER) == 0
+    assert store.reap() == 0
     child.kill()
     assert [each.alive for each in store.workers()] == [False]
-    assert store.reap(now=NOW, lease=FOR_EVER) == 1
+    assert store.reap() == 1
     found = store.instance("i1")
     assert found is not None
     assert (found.status, found.owner, found.crashes) == ("running", None, 1)
@@ -193,11 +192,11 @@ def test_a_living_worker_of_another_process_is_left_alone(
     child = spawn(OWNER)
     child.hear()
     for _ in range(3):
-        assert store.reap(now=NOW, lease=FOR_EVER) == 0
+        assert store.reap() == 0
     child.tell()
     child.end()
     # It ended without closing, which is a death too.
-    assert store.reap(now=NOW, lease=FOR_EVER) == 1
+    assert store.reap() == 1
 
 
 CRASH_MID_TRANSACTION = """
@@ -272,7 +271,7 @@ def test_two_stores_of_one_process_keep_their_locks(
     child = spawn(SEES)
     assert child.hear() == {"alive": [[mine, True]]}
     child.end()
-    assert store.reap(now=NOW, lease=FOR_EVER) == 0
+    assert store.reap() == 0
     assert ask(store, start("i1")).verdict is Verdict.APPLIED
 
 
@@ -308,7 +307,7 @@ if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
 mine = store.commit(Batch([start("i2"), claim()], NOW, worker))
-say(parent=[each.verdict.value for each in mine], reaped=store.reap(now=NOW, lease=30.0))
+say(parent=[each.verdict.value for each in mine], reaped=store.reap())
 hear()
 store.close()
 """
@@ -325,7 +324,7 @@ def fork(spawn: Spawn, deed: str) -> tuple[str, Any]:
 DEEDS = {
     "commit": 'store.commit(Batch([start("i3")], NOW))',
     "register_worker": 'store.register_worker(build="b", flows=FLOWS, now=NOW)',
-    "reap": "store.reap(now=NOW + 100, lease=30.0)",
+    "reap": "store.reap()",
     "changed": "store.changed()",
     "instance": 'store.instance("i1")',
     "instances": "store.instances()",

@@ -192,7 +192,7 @@ def test_a_closed_store_says_so(database: Path) -> None:
         lambda: store.workers(),
         lambda: store.changed(),
         lambda: store.register_worker(build="b", flows=(), now=NOW),
-        lambda: store.reap(now=NOW, lease=30.0),
+        lambda: store.reap(),
     ]
     for deed in deeds:
         with pytest.raises(StoreError, match="not open"):

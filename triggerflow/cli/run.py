@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +15,7 @@ from triggerflow.cli.session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from triggerflow.client import Client
+    from triggerflow.engine.draining import Drained
 
 # How often a worker that waits for the signal to stop looks whether its engine lives.
 _LOOK: Final = 1.0
@@ -22,18 +24,28 @@ _ENDED: Final = ("done", "failed", "cancelled", "blocked")
 
 @click.command(short_help="Run a worker: drive flows until stopped.")
 @click.option("--until-idle", is_flag=True, help="Stop when nothing is runnable any more.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running steps have to end when it stops.",
+)
 @json_option
 @pass_session
-def run(session: Session, until_idle: bool, as_json: bool) -> None:
+def run(session: Session, until_idle: bool, drain: float, as_json: bool) -> None:
     """Run a worker: carry out what is deferred, and drive the flows of the app.
 
-    It stops at SIGINT or SIGTERM: steps that run get two seconds to end, everything else is
-    handed back, and nothing is lost either way. With --until-idle it stops by itself once
-    nothing is runnable; timers of the future and open waits don't count.
+    It drains at SIGINT or SIGTERM: it takes nothing more, hands back at once what no step
+    runs for, gives running steps their time (--drain), and says what it did. A second signal
+    gives up the steps that still run; they run again elsewhere, and nothing is lost either
+    way. With --until-idle it stops by itself once nothing is runnable; timers of the future
+    and open waits don't count.
     """
     app = session.need_app("a worker runs an app's flows")
     store = session.store
-    with session.client(work=True) as client:
+    with _interrupting(), session.client(work=True, drain=drain) as client:
         if not as_json:
             click.echo(
                 f"store {store.url}, {count(len(app.flows), 'flow')}, "
@@ -41,6 +53,7 @@ def run(session: Session, until_idle: bool, as_json: bool) -> None:
             )
         before = store.counts().instances
         stopped = _until_told(client, until_idle=until_idle)
+        drained = _drain(client, None if as_json or stopped == "idle" else drain)
     # Closed and opened again: what ended while the engine closed counts as well.
     store.open()
     try:
@@ -57,18 +70,52 @@ def run(session: Session, until_idle: bool, as_json: bool) -> None:
                 "stopped": stopped,
                 "ended": {each: changes[each] for each in _ENDED if each != "blocked"},
                 "left": left,
+                "drained": {
+                    "finished": drained.finished,
+                    "handed_back": drained.handed_back,
+                    "abandoned": drained.abandoned,
+                },
             }
         )
         return
     ended = ", ".join(f"{changes[each]:,} {each}" for each in _ENDED if changes[each] > 0)
     still = ", ".join(f"{number:,} {each}" for each, number in left.items() if number)
     click.echo(f"{stopped}: {ended or 'no instance ended'}; left: {still or 'nothing'}")
+    if stopped == "stopped":
+        click.echo(
+            f"drained: {count(drained.finished, 'running step')} finished, "
+            f"{count(drained.abandoned, 'step')} given up, "
+            f"{count(drained.handed_back, 'instance')} handed back"
+        )
+
+
+@contextlib.contextmanager
+def _interrupting() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that both close the engine in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _drain(client: Client, told: float | None) -> Drained:
+    """Drain; where anything is left to drain, `told` is the limit to tell of."""
+    try:
+        if told is not None and client.statistics().owned:
+            click.echo(
+                f"stopping: running steps have {told:,g} s; a second signal gives them up"
+            )
+        return client.drain()
+    except KeyboardInterrupt:
+        # In a hurry. What comes now finds no handler, and ends the process as it stands.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        return client.drain(timeout=0)
 
 
 def _until_told(client: Client, *, until_idle: bool) -> str:
     """Wait for the end; why it came."""
-    # SIGTERM unwinds as Ctrl-C does, so that both close the engine in order.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if until_idle:
             client.run_until_idle()
@@ -78,8 +125,6 @@ def _until_told(client: Client, *, until_idle: bool) -> str:
             _check(client)
     except KeyboardInterrupt:
         return "stopped"
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return "stopped"
 
 

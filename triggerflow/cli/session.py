@@ -136,14 +136,18 @@ class Session:
 
         Raises:
             UnknownInstance: none fits, or several do.
+            InstanceRemoved: it had ended, and retention removed it.
         """
-        from triggerflow.errors import UnknownInstance
+        from triggerflow.errors import InstanceRemoved, UnknownInstance
 
         found = store.ids(id) if id else []
         if id in found or len(found) == 1:
             record = store.instance(id if id in found else found[0])
             if record is not None:
                 return record
+        removed = store.removed(id) if id and not found else None
+        if removed is not None:
+            raise InstanceRemoved(removed.id, (), removed.activity, removed.trigger)
         raise UnknownInstance(id, tuple(found))
 
     def command(self, *words: str) -> str:

@@ -22,6 +22,7 @@ from triggerflow.triggers import Guard, Trigger, TriggerIndex
 if TYPE_CHECKING:
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
+    from triggerflow.engine.pressure import Backlog, Crowd
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import OutboxRow, TriggerRecord
@@ -57,8 +58,11 @@ class Arrivals:
         inline: bool,
         validate: Validate | None,
         announced: Callable[[Activity, Any], None] | None,
-        can_own: Callable[[], bool],
+        promise: Callable[[int], bool],
+        redeem: Callable[[int], None],
         begun: Callable[[Outcome], None],
+        backlog: Backlog,
+        crowd: Crowd,
     ) -> None:
         """
         Args:
@@ -66,8 +70,11 @@ class Arrivals:
             validate: raises for activities that a plugin vetoes; None when none asks.
             announced: called with (activity, firings) after the commit; None when no
                 plugin listens.
-            can_own: whether this worker may own what an append starts.
+            promise: keeps places in this worker for what an append starts, if it can.
+            redeem: gives them back once it has started.
             begun: called with an append's outcome, which has what this worker owns now.
+            backlog: room for what is submitted.
+            crowd: slows what starts flows while this worker is full.
         """
         self._store = store
         self._committer = committer
@@ -80,8 +87,11 @@ class Arrivals:
         self._inline = inline
         self._validate = validate
         self._announced = announced
-        self._can_own = can_own
+        self._promise = promise
+        self._redeem = redeem
         self._begun = begun
+        self._backlog = backlog
+        self._crowd = crowd
         self._registry = -1
         self._index = TriggerIndex()
 
@@ -125,12 +135,16 @@ class Arrivals:
     async def _append(self, arrivals: list[_Arrival]) -> list[Appended]:
         found: list[Appended | None] = [None] * len(arrivals)
         todo = list(range(len(arrivals)))
+        slowed = False
         for _ in range(_MOST_PLANS):
             if not todo:
                 break
             if not self._deferred:
                 await self._match([arrivals[index] for index in todo])
-            outcomes = await self._commit([self._operation(arrivals[index]) for index in todo])
+                if not slowed and any(each.matched for each in arrivals):
+                    slowed = True
+                    await self._crowd.slow_down()
+            outcomes = await self._commit([arrivals[index] for index in todo])
             stale = []
             for index, outcome in zip(todo, outcomes, strict=True):
                 if outcome.verdict is Verdict.STALE:
@@ -175,7 +189,6 @@ class Arrivals:
             received=now,
             registry=self._registry,
             firings=None if self._deferred else self._plan(arrival, now),
-            own=self._can_own(),
         )
 
     def _plan(self, arrival: _Arrival, now: float) -> Any:
@@ -189,10 +202,22 @@ class Arrivals:
             seed=new_seed,
         )
 
-    async def _commit(self, operations: Sequence[Append]) -> list[Outcome]:
-        if len(operations) == 1:
-            return [await self._committer.ask(operations[0], self._begun)]
-        return await self._committer.ask_all(operations, self._begun)
+    async def _commit(self, arrivals: Sequence[_Arrival]) -> list[Outcome]:
+        async with self._backlog.room("append", len(arrivals)):
+            # Planned when there is room: what was planned earlier might be stale.
+            operations = [self._operation(each) for each in arrivals]
+            promised = 0
+            try:
+                for each in operations:
+                    count = sum(fired.instance is not None for fired in each.firings or ())
+                    if count and self._promise(count):
+                        each.own = True
+                        promised += count
+                if len(operations) == 1:
+                    return [await self._committer.ask(operations[0], self._begun)]
+                return await self._committer.ask_all(operations, self._begun)
+            finally:
+                self._redeem(promised)
 
     def _appended(self, arrival: _Arrival, outcome: Outcome) -> Appended:
         duplicate = outcome.verdict is Verdict.DUPLICATE

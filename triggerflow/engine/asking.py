@@ -13,7 +13,7 @@ from triggerflow.engine.patches import Patch, Survey
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
 from triggerflow.engine.views import Instance, Progress, pending_of, progress_of
-from triggerflow.errors import DefinitionError, UnknownInstance
+from triggerflow.errors import DefinitionError, InstanceRemoved, UnknownInstance
 from triggerflow.store.records import OPEN, STATUSES
 
 if TYPE_CHECKING:
@@ -122,13 +122,21 @@ class Asking:
         found = await self._reader.ask(lambda: self._store.ids(id)) if id else []
         if len(found) == 1 or id in found:
             return id if id in found else found[0]
-        raise UnknownInstance(id, tuple(found))
+        raise UnknownInstance(id, tuple(found)) if found else await self._unknown(id)
+
+    async def _unknown(self, id: str) -> UnknownInstance:
+        """Why there is no instance of this id."""
+        removed = await self._reader.ask(lambda: self._store.removed(id)) if id else None
+        if removed is None:
+            return UnknownInstance(id)
+        return InstanceRemoved(removed.id, (), removed.activity, removed.trigger)
 
     async def get(self, id: str) -> Instance:
         """An instance as it stands; `id` may be a unique prefix.
 
         Raises:
             UnknownInstance: none fits, or several do.
+            InstanceRemoved: it had ended, and retention removed it.
         """
         return Instance.of(await self._record(id), self._code.codec)
 
@@ -256,5 +264,5 @@ class Asking:
         found = await self.resolve_id(id)
         record = await self._reader.ask(lambda: self._store.instance(found))
         if record is None:
-            raise UnknownInstance(id)
+            raise await self._unknown(id)
         return record

@@ -71,7 +71,7 @@ class Attempts:
             nursery,
             codec,
             self.finished,
-            now=clock.now,
+            now=clock.steady,
             threads=threads,
             inline=inline,
             transact=self._transactions.run,

@@ -27,6 +27,10 @@ class Clock(Protocol):
         """Seconds since the epoch."""
         ...
 
+    def steady(self) -> float:
+        """Seconds on a clock that nobody sets, for what isn't stored; from any thread."""
+        ...
+
 
 class SystemClock:
     """The machine's wall clock."""
@@ -36,6 +40,10 @@ class SystemClock:
     def now(self) -> float:
         """Seconds since the epoch."""
         return time.time()
+
+    def steady(self) -> float:
+        """Seconds since some moment of this process's life."""
+        return time.monotonic()
 
 
 class LoopClock:
@@ -57,6 +65,10 @@ class LoopClock:
         if self._zero is None:
             self._zero = moment
         return self._start + (moment - self._zero)
+
+    def steady(self) -> float:
+        """The loop's own time."""
+        return trio.current_time()
 
 
 def random_id() -> str:

@@ -57,6 +57,7 @@ class Committer:
         commits: how many transactions there were.
         fatal: to be called on the loop when the store died with something that is no
             ordinary error, such as a simulated crash.
+        failing: nothing of what was last to be written could be.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Committer:
         """
         self.worker: tuple[int, int] | None = None
         self.commits = 0
+        self.failing = False
         self._store = store
         self._clock = clock
         self._changed = changed
@@ -186,6 +188,11 @@ class Committer:
             self._kick()
 
     @property
+    def waiting(self) -> int:
+        """How many operations and calls wait for their turn."""
+        return len(self._waiting)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
         return not self._waiting and self._taken == self._landed
@@ -294,7 +301,9 @@ class Committer:
             operation, deliver = waiting.popleft()
             operations.append(operation)
             delivers.append(deliver)
-        return self._commit(operations, delivers)
+        results, died = self._commit(operations, delivers)
+        self.failing = all(isinstance(result, Exception) for _, result in results)
+        return results, died
 
     def _job(self, job: _Job) -> tuple[list[tuple[Any, Any]], BaseException | None]:
         try:

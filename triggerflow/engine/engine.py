@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-import attrs
 import trio
 
 from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
-from triggerflow.engine.asking import flow_name
-from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.committer import Committer
+from triggerflow.engine.draining import Drained, Draining
 from triggerflow.engine.drive import Around
 from triggerflow.engine.executor import Executor
 from triggerflow.engine.keeper import Keeper
-from triggerflow.engine.sending import Sending
-from triggerflow.engine.views import Appended, Instance, Rejected
+from triggerflow.engine.pressure import Crowd
+from triggerflow.engine.retention import Retention
+from triggerflow.engine.starting import Starting
+from triggerflow.engine.statistics import Statistics
+from triggerflow.engine.views import Appended, Instance
 from triggerflow.engine.watching import Watching
 from triggerflow.errors import (
-    DefinitionError,
     EngineClosed,
-    KeyTaken,
-    UnknownFlow,
     WaitTimedOut,
 )
 from triggerflow.store.acts import OpenWait
-from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.operations import Outcome, Start, Verdict
+from triggerflow.store.operations import Outcome
 from triggerflow.store.records import ENDED, NewTrigger
 
 if TYPE_CHECKING:
@@ -40,8 +38,10 @@ if TYPE_CHECKING:
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
 
+log: Final = logging.getLogger("triggerflow")
 
-class Engine(Sending):
+
+class Engine(Starting):
     """An open app. Get it with ``async with app.open() as engine``.
 
     All verbs are durable when they return.
@@ -57,15 +57,20 @@ class Engine(Sending):
             fatal=self._fatal,
             inline=settings.inline,
         )
-        super().__init__(store, code, committer, settings.clock, inline=settings.inline)
-        self._settings = settings
+        super().__init__(store, code, committer, settings)
         self._nursery = nursery
         self._waiters: dict[str, trio.Event] = {}
         # Started here and not heard of since: they can't have ended.
         self._alive: set[str] = set()
         self._idle = trio.Event()
+        self._open = False
+        # Drained without having worked: there was nothing to do for it.
+        self._drained_idle = False
         self._closed = False
         self._died: BaseException | None = None
+        self._crowd = Crowd(
+            settings.patience, lambda: self._keeper is not None and self._keeper.crowded
+        )
         self._arrivals = Arrivals(
             store=store,
             committer=self._committer,
@@ -78,8 +83,11 @@ class Engine(Sending):
             inline=settings.inline,
             validate=code.validate,
             announced=code.announced,
-            can_own=lambda: self._keeper is not None and self._keeper.can_take(),
+            promise=self._promise,
+            redeem=self._redeem,
             begun=self._begun,
+            backlog=self._backlog,
+            crowd=self._crowd,
         )
         self._watching = Watching(
             store=store,
@@ -92,6 +100,7 @@ class Engine(Sending):
         self._keeper: Keeper | None = None
         self._keeping = trio.CancelScope()
         self._kept: trio.Event | None = None
+        self._draining: Draining | None = None
 
     # --- opening and closing
 
@@ -114,6 +123,7 @@ class Engine(Sending):
         self._arrivals.refresh(*await committer.run(self._store.registry))
         if self._settings.work:
             await self._start_working()
+        self._open = True
 
     async def _start_working(self) -> None:
         settings, code = self._settings, self._code
@@ -146,33 +156,53 @@ class Engine(Sending):
             lease=settings.lease,
             capacity=settings.capacity,
             settled=self._settled,
+            caught_up=self._crowd.caught_up,
         )
         await self._keeper.register()
         self._kept = trio.Event()
-        self._nursery.start_soon(self._keep, self._keeper, self._kept)
+        retention = Retention(
+            store=self._store,
+            committer=self._committer,
+            clock=self._clock,
+            flows=code.flows,
+            instances=code.retention,
+            documents=code.activity_retention,
+            rested=lambda: self._tell(Keeper.look_again),
+        )
+        self._draining = Draining(
+            store=self._store,
+            committer=self._committer,
+            executor=self._executor,
+            stop_keeping=self._stop_keeping,
+        )
+        self._nursery.start_soon(self._keep, self._keeper, retention, self._kept)
 
-    async def _keep(self, keeper: Keeper, kept: trio.Event) -> None:
+    async def _keep(self, keeper: Keeper, retention: Retention, kept: trio.Event) -> None:
         try:
             with self._keeping:
-                await keeper.run()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(retention.run)
+                    await keeper.run()
+                    nursery.cancel_scope.cancel()
         finally:
             kept.set()
+
+    async def _stop_keeping(self) -> None:
+        # Before the store closes: the keeper would ask a closed one.
+        self._keeping.cancel()
+        # None: opening ended while it registered.
+        if self._kept is not None:
+            await self._kept.wait()
 
     async def end(self) -> None:
         """Let running steps finish for a moment, hand instances back, close the store."""
         self._let_go()
-        executor = self._executor
-        if executor is not None:
-            executor.draining = True
-            with trio.move_on_after(self._settings.drain):
-                await executor.quiet()
-            executor.performer.close()
-            executor.drop_all()
-            # Before the store closes: the keeper would ask a closed one.
-            self._keeping.cancel()
-            # None: opening ended while it registered.
-            if self._kept is not None:
-                await self._kept.wait()
+        if self._draining is not None:
+            try:
+                await self._draining.run(self._settings.drain)
+            except Exception:
+                # Closing the store hands back what it can; the rest goes with the lease.
+                log.exception("the engine could not be drained to its end")
         self._reader.close()
         await self._committer.run(self._store.close)
         await self._committer.close()
@@ -196,6 +226,64 @@ class Engine(Sending):
         """What killed the engine, if anything did."""
         return self._died
 
+    async def drain(self, *, timeout: timedelta | float | None = None) -> Drained:  # noqa: ASYNC109
+        """Stop taking work, let running steps end, and hand everything else back.
+
+        From its first moment on the engine isn't `ready`, claims nothing and begins no step.
+        Another worker may take what was handed back at once. Verbs that write and ask still
+        work; the engine drives nothing any more. A second call gets the same summary.
+
+        Args:
+            timeout: how long running steps have to end; the setting `drain` by default. A
+                later call may shorten it, as with ``timeout=0``.
+
+        Raises:
+            StoreError: the store failed at the end; call it again to go on.
+        """
+        self._check_open("drain")
+        limit = self._settings.drain if timeout is None else seconds(timeout, "drain(timeout=)")
+        if self._draining is None:
+            self._drained_idle = True
+            return Drained()
+        found = await self._draining.run(limit)
+        self._others_wrote()
+        self._settled()
+        return found
+
+    @property
+    def state(self) -> str:
+        """How it stands; see `Statistics.state`."""
+        draining = self._draining
+        if self._closed:
+            return "closed"
+        if not self._open:
+            return "starting"
+        if self._drained_idle or (draining is not None and draining.summary is not None):
+            return "drained"
+        if draining is not None and draining.begun:
+            return "draining"
+        return "degraded" if self._committer.failing else "ready"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes work and can store what comes of it."""
+        return self.state == "ready"
+
+    def statistics(self) -> Statistics:
+        """How it stands now: a few numbers, for health checks and metrics."""
+        executor, keeper = self._executor, self._keeper
+        return Statistics(
+            state=self.state,
+            owned=0 if executor is None else len(executor.owned),
+            capacity=self._settings.capacity if self._settings.work else 0,
+            warm=0 if executor is None else len(executor.warm),
+            waiting=self._committer.waiting,
+            held=self._backlog.held,
+            slowed=self._crowd.slowed,
+            commits=self._committer.commits,
+            lag=0.0 if keeper is None else keeper.lag,
+        )
+
     # --- what the parts tell it
 
     def _tell(self, what: Callable[[Keeper], None]) -> None:
@@ -215,6 +303,7 @@ class Engine(Sending):
         event = self._waiters.get(instance)
         if event is not None and status != "waiting":
             event.set()
+        self._crowd.place_freed()
         self._tell(Keeper.place_freed)
 
     def _work_came(self) -> None:
@@ -235,6 +324,24 @@ class Engine(Sending):
         else:
             self._work_came()
 
+    def _arrived(self, found: Iterable[Appended]) -> None:
+        if any(not each.duplicate for each in found):
+            dispatch = self._settings.deferred or self._watching.open
+            self._tell(Keeper.dispatch_came if dispatch else Keeper.work_came)
+
+    def _begun(self, outcome: Outcome) -> None:
+        """Drive what this worker owns since the commit that made it."""
+        if outcome.claimed and self._executor is not None:
+            self._alive.update(each.id for each in outcome.claimed)
+            self._executor.load(outcome.claimed)
+
+    def _promise(self, count: int) -> bool:
+        return self._keeper is not None and self._keeper.promise(count)
+
+    def _redeem(self, count: int) -> None:
+        if self._keeper is not None and count:
+            self._keeper.redeem(count)
+
     def _ended_by_hand(self, id: str, outcome: Outcome) -> None:
         if self._executor is not None:
             self._executor.forget(outcome.number or 0)
@@ -252,126 +359,10 @@ class Engine(Sending):
     def _let_go(self) -> None:
         """Tell everybody who waits that nothing will come any more."""
         self._closed = True
+        self._backlog.close()
         for event in self._waiters.values():
             event.set()
         self._settled()
-
-    # --- verbs: activities
-
-    async def append(self, activity: object) -> Appended:
-        """Append an activity; its firings and their instances land in the same commit.
-
-        Args:
-            activity: a document with a ``type`` and an ``actor``; integral floats become
-                integers.
-
-        Returns:
-            Its CID and firings; for one that was there before, the first firings.
-
-        Raises:
-            ActivityRejected: type or actor can't be read, or a plugin vetoed it.
-            EncodingRefused: it is no DAG-CBOR document, or too large or deep.
-        """
-        found = await self._arrivals.append(activity)
-        self._arrived([found])
-        return found
-
-    async def append_many(self, activities: Iterable[object]) -> list[Appended | Rejected]:
-        """Append many activities, a thousand to a commit; each has its own result.
-
-        One that is refused does not hinder the others: its result is a `Rejected`.
-        """
-        if isinstance(activities, Mapping | str | bytes):
-            raise DefinitionError("append_many", "found one document, expected many")
-        found: list[Appended | Rejected] = []
-        page: list[object] = []
-        for activity in activities:
-            page.append(activity)
-            if len(page) == 1000:
-                found += await self._append_page(page, len(found))
-                page = []
-        return found + await self._append_page(page, len(found))
-
-    async def _append_page(self, page: list[object], first: int) -> list[Appended | Rejected]:
-        found = await self._arrivals.append_many(page)
-        self._arrived([each for each in found if isinstance(each, Appended)])
-        return [
-            attrs.evolve(each, index=each.index + first) if isinstance(each, Rejected) else each
-            for each in found
-        ]
-
-    def _arrived(self, found: Iterable[Appended]) -> None:
-        if any(not each.duplicate for each in found):
-            dispatch = self._settings.deferred or self._watching.open
-            self._tell(Keeper.dispatch_came if dispatch else Keeper.work_came)
-
-    # --- verbs: instances
-
-    async def start(
-        self,
-        flow: Any,
-        input: Any = None,
-        *,
-        key: str | None = None,
-        version: int | None = None,
-        namespace: str = "",
-        correlation_id: str | None = None,
-    ) -> str:
-        """Start an instance by hand.
-
-        Args:
-            flow: a flow, or a flow's name.
-            input: the flow's input.
-            key: business key, held by one live instance of the flow at a time: a second
-                start with the same input returns the first one's id.
-            version: of the flow; the latest by default.
-
-        Returns:
-            The instance's id.
-
-        Raises:
-            UnknownFlow: no such flow is registered here (a client that leaves the work to
-                others may start it all the same).
-            KeyTaken: the key is held by an instance with another input.
-            EncodingRefused: the input can't be kept.
-        """
-        name = flow_name(flow)
-        if key == "":
-            raise DefinitionError("start(key=)", "found an empty key")
-        if version is None and not isinstance(flow, str):
-            version = flow.version
-        known = self._code.flows.find(name, version)
-        if known is None and self._settings.work:
-            self._code.flows.get(name, version)
-        new = NewInstance(
-            id=random_id(),
-            flow=name,
-            version=version if known is None else known.version,
-            input=self._code.codec.encode(input, "input"),
-            seed=new_seed(),
-            created=self._clock.now(),
-            namespace=namespace,
-            key=key,
-            digest=None if key is None else self._code.codec.digest((input,), {}, "input"),
-            correlation_id=correlation_id,
-        )
-        if known is None:
-            new.status, new.cause = "blocked", "unknown_flow"
-            new.reason = str(UnknownFlow(name, version)) + "; a worker that knows it starts it"
-        own = self._keeper is not None and known is not None and self._keeper.can_take()
-        outcome = await self._committer.ask(Start(new, own), self._begun)
-        holder = outcome.instance or new.id
-        if outcome.verdict is Verdict.CONFLICT:
-            raise KeyTaken(name, key or "", holder)
-        if not outcome.claimed:
-            self._tell(Keeper.work_came)
-        return holder
-
-    def _begun(self, outcome: Outcome) -> None:
-        """Drive what this worker owns since the commit that made it."""
-        if outcome.claimed and self._executor is not None:
-            self._alive.update(each.id for each in outcome.claimed)
-            self._executor.load(outcome.claimed)
 
     # --- verbs: waiting
 
@@ -414,7 +405,7 @@ class Engine(Sending):
         """Return when nothing is runnable now; future timers and open waits don't count."""
         if self._keeper is None:
             return
-        while True:
+        while self.state != "drained":
             self._check_open("run_until_idle")
             idle = self._idle
             self._tell(Keeper.work_came)

@@ -97,13 +97,15 @@ class Executor:
         self._suspects: dict[int, Running] = {}
         self._quieter = trio.Event()
         self._timers = Timers(timer_set)
+        # By the steady clock: what is not stored doesn't follow a wall clock that is set.
+        self._steady = Timers(timer_set)
         self._attempts = Attempts(
             store=store,
             committer=committer,
             codec=codec,
             clock=clock,
             nursery=nursery,
-            timers=self._timers,
+            timers=self._steady,
             threads=threads,
             inline=inline,
             lease=lease,
@@ -203,13 +205,14 @@ class Executor:
         )
 
     def forget(self, number: int) -> None:
-        """An instance has ended without a turn of ours."""
+        """An instance has ended without a turn of ours, or is handed back."""
         run = self.owned.get(number) or self.warm.pop(number, None)
         self.warm_lengths.pop(number, None)
         if run is not None:
             self._forget(run, "ended")
 
     def _forget(self, run: Running, cause: str = "lease_lost") -> None:
+        self._quieter.set()
         run.drop(cause)
         run.unwatch(self._timers)
         if self.owned.get(run.number) is run:
@@ -223,11 +226,10 @@ class Executor:
             run.crashes >= SUSPECT for run in self._suspects.values()
         )
 
-    async def quiet(self) -> None:
-        """Return once no step runs and no turn is in flight."""
-        while any(run.attempts or run.busy for run in self.owned.values()):
-            self._quieter = trio.Event()
-            await self._quieter.wait()
+    async def quieter(self) -> None:
+        """Return once a turn has landed, or an instance is gone."""
+        self._quieter = trio.Event()
+        await self._quieter.wait()
 
     def drop_all(self) -> None:
         """The lease is lost: nothing here is ours any more."""
@@ -238,6 +240,7 @@ class Executor:
         self.warm.clear()
         self.warm_lengths.clear()
         self._timers.clear()
+        self._steady.clear()
 
     # --- what comes in
 
@@ -338,8 +341,8 @@ class Executor:
                 self.receive(number, rows)
             elif number in self.owned:
                 log.warning("an inbox could not be read, trying again: %s", rows)
-                again = self._clock.now() + _INBOX_AGAIN
-                self._timers.at(again, lambda: self.fetch_inbox(number))
+                again = self._clock.steady() + _INBOX_AGAIN
+                self._steady.at(again, lambda: self.fetch_inbox(number))
 
         self._committer.call(lambda: self._store.inbox(number), deliver)
 
@@ -399,15 +402,19 @@ class Executor:
         kept = run.pending.get(tag)
         if run.gone or self.owned.get(run.number) is not run or kept is None:
             return
-        if kept.due is not None and kept.due <= self._clock.now() and tag not in run.due:
+        if kept.due is not None and kept.due > self._clock.now():
+            # The clock was set back in this very moment: it comes again.
+            run.watch(self._timers, self._timer_fired)
+        elif kept.due is not None and tag not in run.due:
             run.due.append(tag)
             self._turn(run)
 
-    def next_timer(self) -> float | None:
-        """When the next near timer fires."""
-        return self._timers.next()
+    def next_timers(self) -> tuple[float | None, float | None]:
+        """When the next ones fire: by the wall clock, and by the steady one."""
+        return self._timers.next(), self._steady.next()
 
     def fire_timers(self) -> None:
         """Run what is due."""
         with self._committer.gathering():
             self._timers.fire(self._clock.now())
+            self._steady.fire(self._clock.steady())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from triggerflow.engine.silence import Silence
 from triggerflow.errors import EngineClosed
 from triggerflow.store.operations import Claim, Outcome, Release
 
@@ -25,6 +26,8 @@ log: Final = logging.getLogger("triggerflow")
 _LARGEST_CLAIM: Final = 256
 # How long to wait before a store that failed is tried again.
 _TROUBLE: Final = 0.5
+# How often a full worker asks whether more is runnable.
+_LOOK: Final = 1.0
 _OUTBOX_PAGE: Final = 100
 
 
@@ -45,12 +48,14 @@ class Keeper:
         lease: float,
         capacity: int,
         settled: Callable[[], None],
+        caught_up: Callable[[], None],
     ) -> None:
         """
         Args:
             lease: seconds without a sign of life after which a worker counts as dead.
             capacity: how many instances may be owned at once.
             settled: called when there was nothing more to claim.
+            caught_up: called when nothing runnable waits for a place here.
         """
         self._store = store
         self._committer = committer
@@ -63,6 +68,7 @@ class Keeper:
         self._lease = lease
         self._capacity = capacity
         self._settled = settled
+        self._caught_up = caught_up
         self._nursery: trio.Nursery | None = None
         self._woken = trio.Event()
         self._work = True
@@ -74,6 +80,10 @@ class Keeper:
         self._outbox_after = 0
         self._dispatching = True
         self._dispatcher_runs = False
+        self._behind: float | None = None
+        self._promised = 0
+        self._next_look = -math.inf
+        self._silence = Silence(lease)
 
     # --- what others tell it
 
@@ -112,6 +122,25 @@ class Keeper:
     def timer_set(self) -> None:
         """An earlier timer was set."""
         self._woken.set()
+
+    def look_again(self) -> None:
+        """The committer, which was busy with something else, may be idle now."""
+        self._woken.set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more is runnable than this worker may own, as it last found out."""
+        full = self._free <= 0 and not self._executor.draining
+        return full and self._behind is not None
+
+    @property
+    def _free(self) -> int:
+        return self._capacity - len(self._executor.owned) - self._promised
+
+    @property
+    def lag(self) -> float:
+        """Seconds since runnable instances began to wait for a place; 0 if none does."""
+        return 0.0 if self._behind is None else trio.current_time() - self._behind
 
     @property
     def idle(self) -> bool:
@@ -187,10 +216,15 @@ class Keeper:
 
     async def _rest(self, next_beat: float) -> None:
         now = self._clock.now()
-        timers = [self._executor.next_timer(), self._due if self.can_take() else None]
+        near, limit = self._executor.next_timers()
+        timers = [near, self._due if self.can_take() else None]
         pause = min((due - now for due in timers if due is not None), default=math.inf)
+        if limit is not None:
+            pause = min(pause, limit - self._clock.steady())
         # A wall clock can be set while we sleep, hence the recheck.
         pause = min(pause, self._clock.recheck, next_beat - trio.current_time())
+        if self._work and self._free <= 0:
+            pause = min(pause, self._next_look - trio.current_time())
         if self.can_take() and (self._work or self._fenced or self._look_around):
             pause = 0
         with trio.move_on_after(max(0.0, pause)):
@@ -203,21 +237,36 @@ class Keeper:
     def can_take(self) -> bool:
         """Whether this worker may own more instances now."""
         executor = self._executor
-        if executor.draining or len(executor.owned) >= self._capacity:
+        if executor.draining or self._free <= 0:
             return False
         if self._emptying and executor.owned:
             return False
         # Someone whose owners died twice runs with nothing else in this process.
         return not executor.has_suspect
 
+    def promise(self, count: int) -> bool:
+        """Keep places for so many instances that are about to start, if there are as many."""
+        # Where older ones wait for a place, it is theirs.
+        if self._behind is not None or not self.can_take() or self._free < count:
+            return False
+        self._promised += count
+        return True
+
+    def redeem(self, count: int) -> None:
+        """They have started, and are owned, or they won't."""
+        self._promised -= count
+        self.place_freed()
+
     async def _claim(self) -> None:
         if not self.can_take():
+            if self._free <= 0:
+                await self._look_behind()
             return
         self._work = self._emptying = False
         # Whoever parks while the claim is on its way says so itself.
         self._due = None
         executor = self._executor
-        limit = min(_LARGEST_CLAIM, self._capacity - len(executor.owned))
+        limit = min(_LARGEST_CLAIM, self._free)
         found = await self._committer.ask(
             Claim(
                 limit=limit,
@@ -231,6 +280,27 @@ class Keeper:
         )
         self._take_over(found)
 
+    async def _look_behind(self) -> None:
+        """Find out whether anything waits for a place, since all are taken."""
+        if trio.current_time() < self._next_look:
+            return
+        self._next_look = trio.current_time() + _LOOK
+        # What comes while the question is on its way says so itself.
+        self._work = False
+        if await self._committer.run(self._store.runnable):
+            self._work = True
+            self._fell_behind()
+        else:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._behind = None
+        self._caught_up()
+
+    def _fell_behind(self) -> None:
+        if self._behind is None:
+            self._behind = trio.current_time()
+
     def _take_over(self, found: Outcome) -> None:
         if found.detail == "worker":
             self._fenced = True
@@ -238,6 +308,10 @@ class Keeper:
         self.parked(found.next_due)
         self._executor.load(found.claimed)
         self._work = self._work or found.more
+        if not found.more:
+            self._catch_up()
+        else:
+            self._fell_behind()
         if found.suspects:
             # They run alone, so nothing new is taken until this worker is empty. It may be
             # so by now, though it wasn't when the claim was sent.
@@ -254,11 +328,16 @@ class Keeper:
             if found.detail == "worker":
                 self._fenced = True
                 return
-        freed = await self._committer.run(
-            lambda: self._store.reap(now=self._clock.now(), lease=self._lease)
-        )
-        if freed:
+        moment = trio.current_time()
+        if await self._committer.run(lambda: self._reap(moment)):
             self.work_came()
+
+    def _reap(self, moment: float) -> int:
+        workers = self._store.workers()
+        silent = self._silence.look(workers, moment)
+        if not silent and all(each.alive for each in workers):
+            return 0
+        return self._store.reap(silent)
 
     async def _begin_again(self) -> None:
         self._executor.drop_all()

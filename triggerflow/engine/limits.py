@@ -32,6 +32,7 @@ class Limits:
     ) -> None:
         """
         Args:
+            timers: by the steady clock: one that is set must not cut a step short.
             finished: gets attempts that were given up.
         """
         self._timers = timers
@@ -44,7 +45,9 @@ class Limits:
         self._set(attempt, timeout, timeout)
 
     def _set(self, attempt: Attempt, wait: float, timeout: float) -> None:
-        timer = self._timers.at(self._clock.now() + wait, partial(self._look, attempt, timeout))
+        timer = self._timers.at(
+            self._clock.steady() + wait, partial(self._look, attempt, timeout)
+        )
         attempt.stop_timer = partial(self._timers.cancel, timer)
 
     def _look(self, attempt: Attempt, timeout: float) -> None:
@@ -54,7 +57,7 @@ class Limits:
             return
         left = timeout
         if attempt.begun is not None:
-            left += attempt.begun - self._clock.now()
+            left += attempt.begun - self._clock.steady()
         if not attempt.overdue and left > 0:
             # It waited for a thread: its time runs from its start.
             self._set(attempt, left, timeout)

@@ -236,7 +236,8 @@ class Running:
             if kept.due is None:
                 continue
             timer = watched.pop(tag, None)
-            if timer is None or timer[0] != kept.due:
+            # One that has fired too early, by a clock that was set back, is set anew.
+            if timer is None or timer[0] != kept.due or timer[2] is None:
                 if timer is not None:
                     timers.cancel(timer)
                 timer = timers.at(kept.due, partial(fired, self, tag))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.failure import Failure
 from triggerflow.engine.asking import Asking
+from triggerflow.engine.pressure import Backlog
 from triggerflow.engine.views import Instance
 from triggerflow.errors import (
     DefinitionError,
@@ -19,9 +20,9 @@ from triggerflow.errors import (
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 
 if TYPE_CHECKING:
-    from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
-    from triggerflow.engine.settings import Code
+    from triggerflow.engine.settings import Code, Settings
+    from triggerflow.store.operations import Operation, Outcome
     from triggerflow.store.protocol import Store
 
 
@@ -29,11 +30,18 @@ class Sending(Asking, ABC):
     """Signals, cancels and the like. `Engine` builds on it."""
 
     def __init__(
-        self, store: Store, code: Code, committer: Committer, clock: Clock, *, inline: bool
+        self, store: Store, code: Code, committer: Committer, settings: Settings
     ) -> None:
-        super().__init__(store, code, inline=inline)
+        super().__init__(store, code, inline=settings.inline)
         self._committer = committer
-        self._clock = clock
+        self._settings = settings
+        self._clock = settings.clock
+        self._backlog = Backlog(settings.backlog)
+
+    async def _ask(self, verb: str, operation: Operation) -> Outcome:
+        """Submit one operation once there is room for it, and wait until it is durable."""
+        async with self._backlog.room(verb):
+            return await self._committer.ask(operation)
 
     @abstractmethod
     def _work_came(self) -> None:
@@ -157,9 +165,9 @@ class Sending(Asking, ABC):
             InstanceConflict: it isn't blocked.
         """
         found = await self.resolve_id(id)
-        outcome = await self._committer.ask(Unblock(found))
+        outcome = await self._ask("unblock", Unblock(found))
         if outcome.verdict is Verdict.GONE:
-            raise UnknownInstance(id)
+            raise await self._unknown(id)
         if outcome.verdict is Verdict.CONFLICT:
             raise InstanceConflict(found, "unblock", outcome.detail, "blocked")
         self._work_came()
@@ -176,10 +184,11 @@ class Sending(Asking, ABC):
         found = await self.resolve_id(id)
         failure = Failure("Terminated", reason or "terminated by hand", kind="cancelled")
         value = self._code.codec.encode(failure.to_record())
-        outcome = await self._committer.ask(Terminate(found, value, self._clock.now()))
+        operation = Terminate(found, value, self._clock.now())
+        outcome = await self._ask("terminate", operation)
         if outcome.verdict is Verdict.GONE:
             if outcome.instance is None:
-                raise UnknownInstance(id)
+                raise await self._unknown(id)
             raise InstanceEnded(found, outcome.detail, "terminate")
         self._ended_by_hand(found, outcome)
 
@@ -198,12 +207,13 @@ class Sending(Asking, ABC):
         generation: int | None = None,
     ) -> Verdict:
         found = await self.resolve_id(id)
-        outcome = await self._committer.ask(
-            Send(found, kind, name, payload, self._clock.now(), dedup, digest, generation)
+        outcome = await self._ask(
+            kind,
+            Send(found, kind, name, payload, self._clock.now(), dedup, digest, generation),
         )
         if outcome.verdict is Verdict.GONE:
             if outcome.instance is None:
-                raise UnknownInstance(id)
+                raise await self._unknown(id)
             raise InstanceEnded(found, outcome.detail, name or kind)
         if outcome.verdict is Verdict.APPLIED:
             self._message_sent(outcome.number or 0, outcome.owner)

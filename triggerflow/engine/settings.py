@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ class Settings:
         deferred: leave the dispatch of appended activities to workers.
         threads: how many plain steps may run at once.
         capacity: how many instances may be owned at once.
+        backlog: how many operations of callers (appends, starts, signals ...) may wait in
+            the committer; more wait for room.
+        patience: seconds that an append or start waits at most where it would start a flow
+            and this worker is full.
         keep_warm: how many parked instances keep their live replay.
         lease: seconds without a sign of life after which a worker counts as dead.
         guard_limit: seconds that a guard may take.
@@ -52,6 +57,8 @@ class Settings:
     deferred: bool = False
     threads: int = attrs.field(default=32, validator=_at_least(1))
     capacity: int = attrs.field(default=2000, validator=_at_least(1))
+    backlog: int = attrs.field(default=5000, validator=_at_least(1))
+    patience: float = attrs.field(default=1.0, validator=_at_least(0))
     keep_warm: int = attrs.field(default=1000, validator=_at_least(0))
     lease: float = attrs.field(default=30.0, validator=_at_least(0.1))
     guard_limit: float = attrs.field(default=5.0, validator=_at_least(0))
@@ -64,12 +71,19 @@ class Settings:
 
 @attrs.frozen(kw_only=True)
 class Code:
-    """What an app brings: flows, triggers, guards, classes, and its plugins' say."""
+    """What an app brings: flows, triggers, guards, classes, and its plugins' say.
+
+    Attributes:
+        retention: seconds that ended instances are kept, where their flow doesn't say.
+        activity_retention: seconds that documents are kept.
+    """
 
     flows: FlowRegistry
     triggers: tuple[Trigger, ...]
     guards: dict[str, Guard]
     codec: ValueCodec
     build: str
+    retention: float = math.inf
+    activity_retention: float = math.inf
     validate: Callable[[Activity], None] | None = None
     announced: Callable[[Activity, Any], None] | None = None

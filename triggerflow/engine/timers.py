@@ -61,8 +61,9 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def fire(self, now: float) -> None:
-        """Call what is due by `now`."""
-        while self._heap and self._heap[0][0] <= now:
+        """Call what is due by `now`; what is set meanwhile waits for the next time."""
+        last = self._number
+        while self._heap and self._heap[0][0] <= now and self._heap[0][1] <= last:
             timer = heapq.heappop(self._heap)
             work, timer[2] = timer[2], None
             if work is None:

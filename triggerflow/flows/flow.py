@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from types import CodeType, FunctionType
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import attrs
 
+from triggerflow.core.durations import seconds
 from triggerflow.core.effects import checked_name
 from triggerflow.errors import DefinitionError
 
 Validator = Callable[[Any], object]
 Signals = Iterable[str] | Mapping[str, Validator | None]
+Retention = timedelta | float | Literal["app"] | None
 
 
 @attrs.frozen(eq=False)
@@ -30,6 +34,8 @@ class Flow:
         signals: the signals that it takes, name -> validator or None; None for any.
         code_hash: digest of the function's code: names, constants and instructions,
             nested functions included; layout and comments don't count.
+        retention: seconds that an ended instance is kept; infinite for ever, None for as
+            long as the app says.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Flow:
     takes_input: bool
     code_hash: str
     signals: Mapping[str, Validator | None] | None = None
+    retention: float | None = None
 
     def begin(self, input: Any) -> Any:
         """A new generator of this flow."""
@@ -79,6 +86,7 @@ def define_flow(
     name: str | None = None,
     version: int = 1,
     signals: Signals | None = None,
+    retention: Retention = "app",
 ) -> Flow:
     """Make a flow of a generator function.
 
@@ -89,6 +97,8 @@ def define_flow(
         signals: the names of the signals that it takes, or name -> validator, a function
             of the payload that raises or returns False to refuse it. Others are refused
             where they are sent, before anything is stored.
+        retention: how long an instance is kept once it has ended; None keeps it for ever,
+            ``"app"`` as long as the app says.
 
     Raises:
         DefinitionError: the function is a coroutine function or an async generator, takes
@@ -117,15 +127,42 @@ def define_flow(
             what, f"version is {version!r}, expected a whole number from 1 up"
         )
     return Flow(
-        label, version, fn, _takes_input(fn, what), code_hash(fn), _declared(signals, what)
+        label,
+        version,
+        fn,
+        _takes_input(fn, what),
+        code_hash(fn),
+        _declared(signals, what),
+        kept_for(retention, what),
     )
+
+
+def kept_for(retention: Retention, what: str) -> float | None:
+    """A retention in seconds; infinite for ever, None where the app decides.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    if retention is None:
+        return math.inf
+    if isinstance(retention, str):
+        if retention == "app":
+            return None
+        raise DefinitionError(
+            what, f"retention={retention!r}, expected a duration, None, or 'app'"
+        )
+    return seconds(retention, f"{what}, retention=")
 
 
 @overload
 def flow(fn: Callable[..., Any], /) -> Flow: ...
 @overload
 def flow(
-    *, name: str | None = None, version: int = 1, signals: Signals | None = None
+    *,
+    name: str | None = None,
+    version: int = 1,
+    signals: Signals | None = None,
+    retention: Retention = "app",
 ) -> Callable[[Callable[..., Any]], Flow]: ...
 def flow(
     fn: Callable[..., Any] | None = None,
@@ -134,6 +171,7 @@ def flow(
     name: str | None = None,
     version: int = 1,
     signals: Signals | None = None,
+    retention: Retention = "app",
 ) -> Flow | Callable[[Callable[..., Any]], Flow]:
     """Decorator that makes a generator function a flow, for modules without an app.
 
@@ -141,8 +179,10 @@ def flow(
     does both.
     """
     if fn is not None:
-        return define_flow(fn, name=name, version=version, signals=signals)
-    return lambda each: define_flow(each, name=name, version=version, signals=signals)
+        return define_flow(fn, name=name, version=version, signals=signals, retention=retention)
+    return lambda each: define_flow(
+        each, name=name, version=version, signals=signals, retention=retention
+    )
 
 
 def _declared(signals: Signals | None, what: str) -> Mapping[str, Validator | None] | None:

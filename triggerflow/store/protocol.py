@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, Unpack
 
 from triggerflow.errors import StoreError
@@ -16,7 +16,10 @@ from triggerflow.store.records import (
     LogRecord,
     NewTrigger,
     OutboxRow,
+    Position,
     ProgressRecord,
+    Pruned,
+    RemovedRecord,
     TriggerRecord,
     WaitRecord,
     Where,
@@ -63,11 +66,12 @@ class Store(Protocol):
     def forget_worker(self, worker: int) -> None:
         """Hand all that a worker owns back, runnable, and remove it."""
 
-    def reap(self, *, now: float, lease: float) -> int:
+    def reap(self, silent: Mapping[int, float] | None = None) -> int:
         """Fence dead workers and free what they owned; how many instances were freed.
 
-        Dead is a worker whose process is gone, or that has not written for `lease`
-        seconds. Each instance that it owned counts one crash.
+        Dead is a worker whose process is gone, or one of `silent` that still shows the sign
+        of life (`WorkerRecord.seen`) given there: its caller has watched it show no other
+        for longer than the lease. Each instance that it owned counts one crash.
         """
         ...
 
@@ -108,6 +112,37 @@ class Store(Protocol):
             "tf.step_context().idempotency_key",
         )
 
+    def prune(
+        self,
+        flow: str,
+        before: Mapping[int | None, float],
+        *,
+        now: float,
+        after: Position | None = None,
+        limit: int = 200,
+    ) -> Pruned:
+        """Remove a page of a flow's ended instances, oldest end first, each of them whole.
+
+        One goes if it ended before the time that `before` has for its version, or for None,
+        which stands for all versions not named. A live or blocked instance stays, and so
+        does one whose parent lives. Its firing stays, and notes `now`.
+
+        Args:
+            after: where the page before ended.
+            limit: how many instances are looked at.
+        """
+        ...
+
+    def prune_documents(
+        self, before: float, *, after: Position | None = None, limit: int = 200
+    ) -> Pruned:
+        """Take a page of documents from activities that were received before a time.
+
+        The activity's row stays, with CID, types and actors. A document that the outbox
+        needs stays as well.
+        """
+        ...
+
     # --- asking
 
     def changed(self) -> bool:
@@ -128,6 +163,10 @@ class Store(Protocol):
 
     def ids(self, prefix: str, limit: int = 6) -> list[str]:
         """Public ids that begin with `prefix`."""
+        ...
+
+    def removed(self, prefix: str) -> RemovedRecord | None:
+        """The one instance whose id begins so that `prune` removed, if a firing tells."""
         ...
 
     def holders(self, key: str, *, namespace: str, flow: str | None = None) -> list[str]:
@@ -198,6 +237,10 @@ class Store(Protocol):
 
     def counts(self) -> Counts:
         """How much the store holds."""
+        ...
+
+    def runnable(self) -> bool:
+        """Whether any instance is runnable that nobody owns."""
         ...
 
     def next_due(self) -> float | None:

@@ -220,6 +220,28 @@ class OutboxRow:
     spec: bytes | None
 
 
+# Where a page of what is pruned ended: a time, and a number within that time.
+Position = tuple[float, int]
+
+
+@attrs.frozen
+class Pruned:
+    """A page of retention: how many went, and where the next page begins; None at the end."""
+
+    removed: int
+    next: Position | None
+
+
+@attrs.frozen
+class RemovedRecord:
+    """An instance that retention removed, as its firing tells."""
+
+    id: str
+    activity: str
+    trigger: str
+    at: float
+
+
 @attrs.frozen
 class WorkerRecord:
     """A registered worker."""

@@ -21,6 +21,7 @@ from triggerflow.testing.store_checks import (  # noqa: F401 - importing them re
     claims,
     messages,
     progress,
+    retention,
     transactions,
     turns,
     workers,

@@ -19,7 +19,16 @@ from triggerflow.store.protocol import Store
 from triggerflow.testing.time import run_virtually, virtual_settings
 
 _WRITES: Final = frozenset(
-    {"commit", "register_worker", "forget_worker", "reap", "sync_triggers", "transact"}
+    {
+        "commit",
+        "register_worker",
+        "forget_worker",
+        "reap",
+        "sync_triggers",
+        "transact",
+        "prune",
+        "prune_documents",
+    }
 )
 # A scenario that still hasn't ended after so many restarts never will.
 _MOST_STARTS: Final = 20

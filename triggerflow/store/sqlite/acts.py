@@ -169,8 +169,8 @@ class _Writing:
             _set_attributes(db, turn.number, act)
         elif isinstance(act, RecordResult):
             db.execute(
-                "INSERT INTO recorded (step, key, value, instance, at) VALUES (?, ?, ?, ?, ?)",
-                (act.step, act.key, act.value, turn.number, act.at),
+                "INSERT INTO recorded (step, key, value, at) VALUES (?, ?, ?, ?)",
+                (act.step, act.key, act.value, act.at),
             )
         elif isinstance(act, ContinueAsNew):
             generations.begin_next(db, turn, act)

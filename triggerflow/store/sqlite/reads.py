@@ -148,6 +148,14 @@ def outbox(db: sqlite3.Connection, limit: int, after: int) -> list[OutboxRow]:
     return [OutboxRow(*row) for row in rows]
 
 
+def runnable(db: sqlite3.Connection) -> bool:
+    """Whether an instance waits for an owner."""
+    found = db.execute(
+        "SELECT 1 FROM instance WHERE status = 'running' AND owner IS NULL LIMIT 1"
+    )
+    return found.fetchone() is not None
+
+
 def next_due(db: sqlite3.Connection) -> float | None:
     """When the next parked instance is due."""
     due: float | None = db.execute(

@@ -11,16 +11,18 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from triggerflow.errors import StoreError
+from triggerflow.store.records import Pruned
 from triggerflow.store.sqlite import (
     listing,
     progress,
     reads,
     registry,
+    retention,
     schema,
     turns,
     waits,
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
         LogRecord,
         NewTrigger,
         OutboxRow,
+        Position,
         ProgressRecord,
+        RemovedRecord,
         TriggerRecord,
         WaitRecord,
         Where,
@@ -181,12 +185,10 @@ class SqliteStore:
         self._workers.discard(worker)
         self._lock().let_go(worker)
 
-    def reap(self, *, now: float, lease: float) -> int:
+    def reap(self, silent: Mapping[int, float] | None = None) -> int:
         """Free what dead workers owned; see `Store.reap`."""
-        if all(each.alive and now - each.seen <= lease for each in self.workers()):
-            return 0
         return self._write(
-            lambda db: workers.reap(db, now=now, lease=lease, alive=self._lock().alive)
+            lambda db: workers.reap(db, silent=silent or {}, alive=self._lock().alive)
         )
 
     def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
@@ -202,6 +204,36 @@ class SqliteStore:
         if transactions is None:
             raise StoreError(self.url, "is not open")
         return transactions.run(step, work, gave_up)
+
+    def prune(
+        self,
+        flow: str,
+        before: Mapping[int | None, float],
+        *,
+        now: float,
+        after: Position | None = None,
+        limit: int = 200,
+    ) -> Pruned:
+        """Remove a page of ended instances; see `Store.prune`."""
+        found, following = self._read(lambda db: retention.old(db, flow, before, after, limit))
+        if not found:
+            return Pruned(0, following)
+        return self._write(
+            lambda db: retention.prune(db, flow, before, now=now, after=after, limit=limit)
+        )
+
+    def prune_documents(
+        self, before: float, *, after: Position | None = None, limit: int = 200
+    ) -> Pruned:
+        """Take a page of documents; see `Store.prune_documents`."""
+        found, following = self._read(
+            lambda db: retention.old_documents(db, before, after, limit)
+        )
+        if not found:
+            return Pruned(0, following)
+        return self._write(
+            lambda db: retention.prune_documents(db, before, after=after, limit=limit)
+        )
 
     # --- asking
 
@@ -234,6 +266,10 @@ class SqliteStore:
     def ids(self, prefix: str, limit: int = 6) -> list[str]:
         """See `Store.ids`."""
         return self._read(lambda db: reads.ids(db, prefix, limit))
+
+    def removed(self, prefix: str) -> RemovedRecord | None:
+        """See `Store.removed`."""
+        return self._read(lambda db: retention.removed(db, prefix))
 
     def holders(self, key: str, *, namespace: str, flow: str | None = None) -> list[str]:
         """See `Store.holders`."""
@@ -306,6 +342,10 @@ class SqliteStore:
     def counts(self) -> Counts:
         """See `Store.counts`."""
         return self._read(reads.counts)
+
+    def runnable(self) -> bool:
+        """See `Store.runnable`."""
+        return self._read(reads.runnable)
 
     def next_due(self) -> float | None:
         """See `Store.next_due`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from triggerflow.store.records import CRASH_LIMIT, WorkerRecord
@@ -56,14 +56,13 @@ def hand_back(db: sqlite3.Connection, worker: int) -> None:
 
 
 def reap(
-    db: sqlite3.Connection, *, now: float, lease: float, alive: Callable[[int], bool]
+    db: sqlite3.Connection, *, silent: Mapping[int, float], alive: Callable[[int], bool]
 ) -> int:
     """Free what dead workers owned; see `Store.reap`."""
     freed = 0
     for worker, seen in db.execute("SELECT id, seen FROM worker").fetchall():
-        # A clock that was set back must not make everyone look dead, nor immortal.
-        stale = now - seen > lease
-        if alive(worker) and not stale:
+        # A sign of life since the caller looked saves it.
+        if alive(worker) and silent.get(worker) != seen:
             continue
         db.execute("UPDATE worker SET epoch = epoch + 1 WHERE id = ?", (worker,))
         freed += db.execute(

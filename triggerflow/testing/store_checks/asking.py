@@ -10,7 +10,6 @@ from triggerflow.store.operations import (
 )
 from triggerflow.testing.store_checks.bench import (
     DUPLICATE,
-    LEASE,
     Bench,
     check,
     same,
@@ -33,7 +32,7 @@ def ask_for_nothing(w: Bench) -> None:
     same("many", many, ([], [], [], []))
     more = (store.woken(7), store.workers(), store.instances(), store.ids("x"))
     same("more", more, ([], [], [], []))
-    same("reaped", store.reap(now=w.now, lease=LEASE), 0)
+    same("reaped", store.reap(), 0)
     found = store.counts()
     same("counts", (found.activities, found.firings, found.instances), (0, 0, {}))
     same("the rest", (found.outbox, found.inbox, found.oldest_runnable), (0, 0, None))
@@ -166,6 +165,21 @@ def counts_count(w: Bench) -> None:
     same("oldest runnable", found.oldest_runnable, w.now - 9)
     w.claim(worker)
     same("once all is owned", w.store.counts().oldest_runnable, None)
+
+
+@check
+def runnable_says_whether_somebody_waits(w: Bench) -> None:
+    """It tells of instances without an owner that may go on, and of no others."""
+    same("in an empty store", w.store.runnable(), False)
+    worker = w.worker()
+    w.start("i1")
+    same("with a new one", w.store.runnable(), True)
+    (mine,) = w.claim(worker).claimed
+    same("with an owned one", w.store.runnable(), False)
+    w.park(worker, mine)
+    same("with a parked one", w.store.runnable(), False)
+    w.ask(w.send("i1"))
+    same("with a message", w.store.runnable(), True)
 
 
 @check

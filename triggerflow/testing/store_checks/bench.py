@@ -187,7 +187,7 @@ class Bench:
             worker = self.worker()
             true("there is something to claim", self.claim(worker, alone=True, **claim).claimed)
             self.reopen(crash=True)
-            self.store.reap(now=self.now, lease=LEASE)
+            self.store.reap()
 
     # --- asking
 

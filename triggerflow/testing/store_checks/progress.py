@@ -12,7 +12,6 @@ from triggerflow.testing.store_checks.bench import (
     APPLIED,
     FENCED,
     GONE,
-    LEASE,
     Bench,
     check,
     same,
@@ -48,8 +47,7 @@ def heartbeat_needs_the_owner(w: Bench) -> None:
     elder = attrs.evolve(mine, generation=2)
     same("another owner", w.ask(_beat(mine, b"no"), w.worker("build-b")).verdict, FENCED)
     same("another generation", w.ask(_beat(elder, b"no"), worker).verdict, FENCED)
-    w.now += LEASE * 2
-    w.store.reap(now=w.now, lease=LEASE)
+    w.store.reap({each.id: each.seen for each in w.store.workers()})
     found = w.ask(_beat(mine, b"no"), worker)
     same("a reaped worker", (found.verdict, found.detail), (FENCED, "worker"))
     same("said", _said(w, mine), [("call:a#0", b"mine")])
@@ -62,7 +60,7 @@ def heartbeat_is_claimed(w: Bench) -> None:
     mine = w.owned(worker, "i1")
     w.do(worker, _beat(mine, b"half"))
     w.reopen(crash=True)
-    w.store.reap(now=w.now, lease=LEASE)
+    w.store.reap()
     (again,) = w.claim(w.worker()).claimed
     same("claimed", again.progress, (("call:a#0", b"half"),))
 

@@ -140,7 +140,7 @@ def transaction_outlives_a_crash(s: Steps) -> None:
     """What was committed is there for the next owner."""
     s.book()
     s.bench.reopen(crash=True)
-    s.bench.store.reap(now=NOON + 1000, lease=1)
+    s.bench.store.reap()
     (claimed,) = s.bench.claim(s.bench.worker()).claimed
     same("inbox", [row.payload for row in claimed.inbox], [b"booked"])
 
@@ -172,7 +172,7 @@ def transaction_needs_the_epoch(s: Steps) -> None:
 def transaction_of_the_reaped_is_fenced(s: Steps) -> None:
     """A worker that was reaped leaves nothing behind."""
     s.bench.worker()
-    s.bench.store.reap(now=NOON + 1000, lease=30)
+    s.bench.store.reap({each.id: each.seen for each in s.bench.store.workers()})
     s.refuses(FENCED, "worker")
 
 

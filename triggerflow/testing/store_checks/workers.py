@@ -59,7 +59,7 @@ def close_gives_workers_up(w: Bench) -> None:
     w.do(worker, w.turn(mine, "now#0"))
     w.reopen()
     same("workers", w.store.workers(), [])
-    same("reaped", w.store.reap(now=w.now, lease=LEASE), 0)
+    same("reaped", w.store.reap(), 0)
     found = w.get("i1")
     same("instance", (found.status, found.owner, found.crashes), ("running", None, 0))
     same("log", w.tags(mine), [(0, "now#0")])
@@ -88,10 +88,10 @@ def reap_frees_the_dead(w: Bench) -> None:
     w.park(worker, parked)
     w.reopen(crash=True)
     same("alive", [each.alive for each in w.store.workers()], [False])
-    same("freed", w.store.reap(now=w.now, lease=LEASE), 1)
+    same("freed", w.store.reap(), 1)
     found = [(i.status, i.owner, i.crashes) for i in w.store.instances()]
     same("instances", found, [("running", None, 1), ("waiting", None, 0)])
-    same("a second time", w.store.reap(now=w.now, lease=LEASE), 0)
+    same("a second time", w.store.reap(), 0)
     same("workers", w.store.workers(), [])
     later = w.worker()
     same("claimed", [c.number for c in w.claim(later).claimed], [owned.number])
@@ -103,8 +103,9 @@ def reap_fences_the_dead(w: Bench) -> None:
     late = w.worker()
     mine = w.owned(late, "i1")
     w.start("i2")
+    shown = w.now
     w.now += LEASE + 1
-    same("freed", w.store.reap(now=w.now, lease=LEASE), 1)
+    same("freed", w.store.reap({late[0]: shown}), 1)
     before = w.everything()
     found = w.commit(
         w.turn(mine, "now#0", status="done"),
@@ -122,14 +123,16 @@ def reap_fences_the_dead(w: Bench) -> None:
 
 @check
 def reap_leaves_the_living(w: Bench) -> None:
-    """Only a worker that stood still past its lease is reaped, though its process lives."""
+    """Of the silent ones, who shows no new sign of life is reaped; age alone is nothing."""
     idle, busy = w.worker(), w.worker()
     w.owned(idle, "i1")
     w.owned(busy, "i2")
-    same("before the lease ends", w.store.reap(now=w.now + LEASE, lease=LEASE), 0)
-    w.now += LEASE + 1
+    shown = {each.id: each.seen for each in w.store.workers()}
+    same("signs of life", shown, {idle[0]: w.now, busy[0]: w.now})
+    w.now += 1e9
+    same("without a silent one", w.store.reap(), 0)
     w.do(busy, Release(()))
-    same("freed", w.store.reap(now=w.now, lease=LEASE), 1)
+    same("freed", w.store.reap(shown), 1)
     found = [(i.owner, i.crashes) for i in w.store.instances()]
     same("instances", found, [(None, 1), (busy[0], 0)])
     same("workers", [each.id for each in w.store.workers()], [busy[0]])
@@ -159,7 +162,7 @@ def epochs_are_never_reused(w: Bench) -> None:
         w.store.forget_worker(seen[-1][0])
         seen.append(w.worker())
         w.reopen(crash=True)
-        w.store.reap(now=w.now, lease=LEASE)
+        w.store.reap()
     same("workers", len(set(seen)), len(seen))
 
 

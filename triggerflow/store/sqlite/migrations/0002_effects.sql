@@ -28,7 +28,6 @@ CREATE TABLE recorded (
     step TEXT NOT NULL,
     key TEXT NOT NULL,
     value BLOB NOT NULL,
-    instance INTEGER NOT NULL,
     at REAL NOT NULL,
     PRIMARY KEY (step, key)
 ) WITHOUT ROWID;

@@ -386,6 +386,9 @@ COMMITS = {
     # What steps say of their progress.
     ("engine/heartbeats.py", "Heartbeats.submit", "self._committer.submit"),
     ("engine/heartbeats.py", "Pulse.send", "self._heartbeats.submit"),
+    # Queued calls: claimed, and answered.
+    ("engine/tasks.py", "Tasks.claim", "self._committer.ask"),
+    ("engine/tasks.py", "Tasks._answer", "self._committer.submit"),
     # The committer's own longer forms.
     ("engine/committer.py", "Committer.ask", "self.submit"),
     ("engine/committer.py", "Committer.ask_all", "self.submit"),
@@ -440,7 +443,9 @@ def test_only_the_store_of_turns_writes_log_rows() -> None:
 LONG = {
     "core/driver.py": (850, "the drive is one loop over one state, pure and read as a whole"),
     "core/effects.py": (600, "the catalogue of effects: many small classes of one form"),
-    "engine/executor.py": (450, "the durability guarantee stands in one file"),
+    "engine/keeper.py": (460, "what one worker claims and keeps alive, round by round"),
+    "store/sqlite/store.py": (470, "one method for each that the protocol has"),
+    "engine/executor.py": (470, "the durability guarantee stands in one file"),
     "engine/engine.py": (430, "the verbs over one open store"),
     "errors.py": (520, "the catalogue of public errors: a leaf that must not be many modules"),
 }
@@ -497,7 +502,7 @@ PUBLIC = """
     step_context uuid4 wait_signal SignalRefused inbox NoStep trusted ChildFailed ChildRef
     Continued TooDeep cancel child compensate compensate_all continue_as_new emit join
     set_attributes signal spawn wait_activity AttemptOver Progress Patch Transaction transaction
-    TransactionError
+    TransactionError Step step Task
 """.split()  # noqa: SIM905
 # fmt: on
 

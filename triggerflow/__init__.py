@@ -42,6 +42,8 @@ if _TYPE_CHECKING:
     from triggerflow.core.retry import RetryPolicy as RetryPolicy
     from triggerflow.core.sagas import compensate as compensate
     from triggerflow.core.sagas import compensate_all as compensate_all
+    from triggerflow.core.step import Step as Step
+    from triggerflow.core.step import step as step
     from triggerflow.core.transaction import Transaction as Transaction
     from triggerflow.core.transaction import transaction as transaction
     from triggerflow.core.verbs import call as call
@@ -67,6 +69,7 @@ if _TYPE_CHECKING:
     from triggerflow.engine.views import Instance as Instance
     from triggerflow.engine.views import Progress as Progress
     from triggerflow.engine.views import Rejected as Rejected
+    from triggerflow.engine.views import Task as Task
     from triggerflow.errors import ActivityRejected as ActivityRejected
     from triggerflow.errors import AttemptOver as AttemptOver
     from triggerflow.errors import ChildFailed as ChildFailed
@@ -131,6 +134,7 @@ _HOMES = {
     "triggerflow.core.outcomes": ("Continued", "Done", "Failed", "Suspended"),
     "triggerflow.core.retry": ("RetryAfter", "RetryPolicy"),
     "triggerflow.core.sagas": ("compensate", "compensate_all"),
+    "triggerflow.core.step": ("Step", "step"),
     "triggerflow.core.transaction": ("Transaction", "transaction"),
     "triggerflow.core.verbs": (
         "call",
@@ -152,7 +156,14 @@ _HOMES = {
     "triggerflow.engine.engine": ("Engine",),
     "triggerflow.engine.patches": ("Patch",),
     "triggerflow.engine.statistics": ("Statistics",),
-    "triggerflow.engine.views": ("Appended", "Firing", "Instance", "Progress", "Rejected"),
+    "triggerflow.engine.views": (
+        "Appended",
+        "Firing",
+        "Instance",
+        "Progress",
+        "Rejected",
+        "Task",
+    ),
     "triggerflow.errors": (
         "ActivityRejected",
         "AttemptOver",

@@ -171,6 +171,7 @@ class AsyncioClient:
     get = _verb(Engine.get)
     log = _verb(Engine.log)
     progress = _verb(Engine.progress)
+    tasks = _verb(Engine.tasks)
     patches = _verb(Engine.patches)
     replay = _verb(Engine.replay)
     instances = _listing(Engine.instances)

@@ -7,13 +7,15 @@ import inspect
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import attrs
 
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.durations import seconds
 from triggerflow.core.given import OWN_CLASSES
+from triggerflow.core.step import Step
+from triggerflow.core.step import step as define_step
 from triggerflow.errors import DefinitionError, DuplicateTrigger
 from triggerflow.flows import Flow, FlowRegistry, build_of, define_flow
 from triggerflow.plugins import make_manager, make_store, validate
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from triggerflow.engine.settings import Code
     from triggerflow.flows.flow import Retention, Signals
     from triggerflow.store.protocol import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEFAULT_STORE: Final = "sqlite:///triggerflow.db"
 
@@ -79,6 +84,7 @@ class App:
         self._triggers: dict[str, Trigger] = {}
         self._meanings: dict[str, str] = {}
         self._guards: dict[str, Guard] = {}
+        self._steps: dict[str, Step[..., Any]] = {}
         self.plugins: pluggy.PluginManager = make_manager(plugins, entry_points=entry_points)
         self.plugins.hook.triggerflow_register(app=self)
 
@@ -128,6 +134,30 @@ class App:
 
         return define if fn is None else define(fn)
 
+    @overload
+    def step(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    @overload
+    def step(self, *, name: str | None = None) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+    def step(  # type: ignore[misc]
+        self, fn: Callable[..., Any] | None = None, /, *, name: str | None = None
+    ) -> Any:
+        """Decorator: register a step, so that its calls can be queued.
+
+        Args:
+            fn: a plain function or a coroutine function.
+            name: what workers know it by; the function's own name by default.
+
+        Raises:
+            DefinitionError: it can't be a step, or its name is taken.
+        """
+
+        def define(each: Callable[..., Any]) -> Step[..., Any]:
+            made = define_step(name=name)(each)
+            self._add_step(made)
+            return made
+
+        return define if fn is None else define(fn)
+
     def trigger(
         self,
         name: str,
@@ -161,7 +191,7 @@ class App:
         return made
 
     def register(self, *definitions: Any) -> None:
-        """Register flows, triggers and attrs classes, such as a plugin brings.
+        """Register flows, steps, triggers and attrs classes, such as a plugin brings.
 
         Raises:
             DefinitionError: one of them is none of these, or clashes with another.
@@ -169,6 +199,8 @@ class App:
         for each in definitions:
             if isinstance(each, Flow):
                 self._add_flow(each)
+            elif isinstance(each, Step):
+                self._add_step(each)
             elif isinstance(each, Trigger):
                 self._add_trigger(each)
             elif inspect.isclass(each) and attrs.has(each):
@@ -176,8 +208,8 @@ class App:
             else:
                 raise DefinitionError(
                     f"register({each!r:.80})",
-                    "expected a flow, a trigger or an attrs class",
-                    "decorate flows with @tf.flow",
+                    "expected a flow, a step, a trigger or an attrs class",
+                    "decorate flows with @tf.flow, and steps with @tf.step",
                 )
 
     def _add_flow(self, made: Flow) -> None:
@@ -198,6 +230,16 @@ class App:
                 _WARNED.add(str(each))
                 # At a prompt no source can be read, and nobody can do anything about it.
                 log.log(logging.INFO if each.rule == "source" else logging.WARNING, "%s", each)
+
+    def _add_step(self, made: Step[..., Any]) -> None:
+        known = self._steps.setdefault(made.name, made)
+        if known is not made:
+            raise DefinitionError(
+                f"step {made.name!r}",
+                f"is registered twice: as {known.__module__}.{known.__qualname__} and as "
+                f"{made.__module__}.{made.__qualname__}",
+                "give one of them another name=",
+            )
 
     def _add_trigger(self, made: Trigger) -> None:
         known = self._triggers.get(made.name)
@@ -228,6 +270,11 @@ class App:
         return tuple(self._triggers.values())
 
     @property
+    def steps(self) -> tuple[Step[..., Any], ...]:
+        """The registered steps, in order of registration."""
+        return tuple(self._steps.values())
+
+    @property
     def build(self) -> str:
         """Which code this app runs; see the design of blocked instances."""
         return self._build if self._build is not None else build_of(self.flows)
@@ -254,12 +301,19 @@ class App:
 
         Raises:
             StoreError: the store can't be opened.
+            DefinitionError: a setting can't be, such as queues without registered steps.
         """
         # Here, not above: trio is loaded when something runs, not when flows are defined.
         from triggerflow.engine.opening import open_engine
         from triggerflow.engine.settings import Settings
 
         options = Settings(work=work, **settings)
+        if options.queues and not self._steps:
+            raise DefinitionError(
+                f"queues {', '.join(options.queues)}",
+                "this app has no registered step, so it could run nothing of them",
+                "decorate steps with @app.step, or pass them to app.register()",
+            )
         async with open_engine(self.make_store(), self._code(), options) as engine:
             yield engine
 
@@ -294,6 +348,7 @@ class App:
             build=self.build,
             retention=self._retention,
             activity_retention=self._activity_retention,
+            steps=dict(self._steps),
             validate=self._validate if vetoes else None,
             announced=self._announce if listens else None,
         )

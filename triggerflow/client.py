@@ -144,6 +144,7 @@ class Client:
     get = _verb(Engine.get)
     log = _verb(Engine.log)
     progress = _verb(Engine.progress)
+    tasks = _verb(Engine.tasks)
     patches = _verb(Engine.patches)
     replay = _verb(Engine.replay)
     wait = _verb(Engine.wait)

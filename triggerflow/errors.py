@@ -392,6 +392,7 @@ class AttemptOver(BaseException):
         tag: the call's tag.
         cause: ``cancelled`` (its instance is), ``race_lost`` (or its gather is decided),
             ``timed_out``, ``completed`` (from outside), ``ended`` (its instance has),
+            ``withdrawn`` (one of these happened to a call that ran from a queue),
             ``lease_lost`` (another worker has the instance) or ``closed`` (the engine is).
     """
 
@@ -409,6 +410,7 @@ _WHY_OVER = {
     "timed_out": "its timeout has passed",
     "completed": "its result came from outside",
     "ended": "its instance has ended",
+    "withdrawn": "its flow waits for it no longer",
     "lease_lost": "this worker no longer owns its instance",
     "closed": "the engine was closed",
 }

@@ -72,7 +72,10 @@ def standing(record: InstanceRecord, codec: ValueCodec, now: float) -> str:
     failure = failure_of(record, codec)
     if failure is not None:
         return failure_text(failure)
-    tags = list(pending_of(record, codec))
+    tags = [
+        tag if each.queue is None else f"{tag} on queue {each.queue}"
+        for tag, each in pending_of(record, codec).items()
+    ]
     if not tags:
         return "not driven yet" if record.started is None else ""
     more = f" and {len(tags) - 2} more" if len(tags) > 2 else ""

@@ -83,6 +83,7 @@ def _examine(
     alive = [worker for worker in workers if worker.alive]
     yield from _workers(workers, now)
     yield from _backlog(counts, alive, now)
+    yield from _unserved(store, alive)
     yield from _blocked(store)
     yield from _strangers(session, store)
     failed = counts.instances.get("failed", 0)
@@ -102,9 +103,12 @@ def _workers(workers: list[WorkerRecord], now: float) -> Iterator[Finding]:
             f"{'lives' if worker.alive else 'is dead'}, last seen {age(now - worker.seen)} "
             f"ago, owns {count(worker.owned, 'instance')}"
         )
+        if worker.serves:
+            queues = ", ".join(sorted({queue for queue, _ in worker.serves}))
+            words += f", serves {queues} and runs {count(worker.holds, 'task')}"
         if worker.alive:
             yield Finding("ok", words)
-        elif not worker.owned:
+        elif not (worker.owned or worker.holds):
             yield Finding("ok", words, "the next worker clears it away")
         elif alive:
             yield Finding("warning", words, "a living worker frees them within its lease")
@@ -135,6 +139,22 @@ def _backlog(counts: Counts, alive: list[WorkerRecord], now: float) -> Iterator[
         yield Finding("warning", words, "if that grows, run more workers")
     else:
         yield Finding("ok", words)
+
+
+def _unserved(store: Store, alive: list[WorkerRecord]) -> Iterator[Finding]:
+    """Queued calls, and those that no living worker would run."""
+    served = {pair for worker in alive for pair in worker.serves}
+    for each in store.task_counts():
+        words = f"{count(each.tasks, 'task')} of step {each.step!r} on queue {each.queue!r}"
+        if (each.queue, each.step) in served:
+            yield Finding("ok", f"{words}, {each.held:,} of them running")
+        else:
+            yield Finding(
+                "error",
+                f"{words}: no live worker serves it",
+                f"run a worker whose app registers that step: triggerflow run --queue "
+                f"{each.queue}",
+            )
 
 
 def _some(store: Store, status: str) -> Iterator[InstanceRecord]:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -32,9 +32,26 @@ _ENDED: Final = ("done", "failed", "cancelled", "blocked")
     metavar="SECONDS",
     help="How long running steps have to end when it stops.",
 )
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME",
+    help="Run queued calls of this queue, too; may be given several times.",
+)
+@click.option(
+    "--only-queues", is_flag=True, help="Drive no flows: run what its queues bring, no more."
+)
 @json_option
 @pass_session
-def run(session: Session, until_idle: bool, drain: float, as_json: bool) -> None:
+def run(
+    session: Session,
+    until_idle: bool,
+    drain: float,
+    queues: tuple[str, ...],
+    only_queues: bool,
+    as_json: bool,
+) -> None:
     """Run a worker: carry out what is deferred, and drive the flows of the app.
 
     It drains at SIGINT or SIGTERM: it takes nothing more, hands back at once what no step
@@ -42,14 +59,21 @@ def run(session: Session, until_idle: bool, drain: float, as_json: bool) -> None
     gives up the steps that still run; they run again elsewhere, and nothing is lost either
     way. With --until-idle it stops by itself once nothing is runnable; timers of the future
     and open waits don't count.
+
+    With --queue it also runs calls that flows queued, as far as the app registers their steps;
+    with --only-queues nothing but these, so that it needs no flows.
     """
+    if only_queues and not queues:
+        raise click.UsageError("--only-queues needs a --queue")
     app = session.need_app("a worker runs an app's flows")
     store = session.store
-    with _interrupting(), session.client(work=True, drain=drain) as client:
+    settings: dict[str, Any] = {"drain": drain, "queues": queues, "only_queues": only_queues}
+    with _interrupting(), session.client(work=True, **settings) as client:
         if not as_json:
+            served = f", serves {', '.join(queues)}" if queues else ""
             click.echo(
                 f"store {store.url}, {count(len(app.flows), 'flow')}, "
-                f"{count(len(app.triggers), 'trigger')}, build {app.build}"
+                f"{count(len(app.triggers), 'trigger')}, build {app.build}{served}"
             )
         before = store.counts().instances
         stopped = _until_told(client, until_idle=until_idle)
@@ -102,7 +126,8 @@ def _interrupting() -> Iterator[None]:
 def _drain(client: Client, told: float | None) -> Drained:
     """Drain; where anything is left to drain, `told` is the limit to tell of."""
     try:
-        if told is not None and client.statistics().owned:
+        now = client.statistics()
+        if told is not None and (now.owned or now.tasks):
             click.echo(
                 f"stopping: running steps have {told:,g} s; a second signal gives them up"
             )

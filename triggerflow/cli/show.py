@@ -31,7 +31,7 @@ from triggerflow.cli.render import (
     status_cell,
 )
 from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
-from triggerflow.engine.views import pending_of, progress_of
+from triggerflow.engine.views import Task, pending_of, progress_of
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -53,6 +53,7 @@ def show(session: Session, id: str, as_json: bool) -> None:
         log = store.log(record.number, record.generation)[: record.log_length]
         unread = store.inbox(record.number)
         said = progress_of(record, store.progress(record.number, record.generation), codec)
+        tasks = {row.tag: Task.of(row) for row in store.tasks_of(record.number)}
         activity = None if record.activity is None else store.activity(record.activity)
     entries = [_entry(row, codec) for row in log]
     if as_json:
@@ -61,6 +62,7 @@ def show(session: Session, id: str, as_json: bool) -> None:
         model["pending"] = [
             {"tag": tag, "due": each.due, "attempts": each.attempts}
             | ({"progress": attrs.asdict(said[tag])} if tag in said else {})
+            | ({"task": attrs.asdict(tasks[tag])} if tag in tasks else {})
             for tag, each in pending_of(record, codec).items()
         ]
         model["inbox"] = [
@@ -83,9 +85,7 @@ def show(session: Session, id: str, as_json: bool) -> None:
             (
                 (
                     tag,
-                    ""
-                    if each.due is None
-                    else f"due {until(each.due, now)}, {moment(each.due)}",
+                    _when(each.due, tasks.get(tag), now),
                     f"{each.attempts} failed so far" if each.attempts else "",
                     f"{short(said[tag].details)}, {until(said[tag].at, now)}"
                     if tag in said
@@ -105,6 +105,18 @@ def show(session: Session, id: str, as_json: bool) -> None:
     heading("log" if entries else "log: empty")
     _print_log(entries, record)
     click.echo(f"\nre-drive it: {session.command('replay', record.id[:SHORT_ID])}")
+
+
+def _when(due: float | None, task: Task | None, now: float) -> str:
+    """When something fires by itself; of a queued call, where it stands."""
+    words = f"due {until(due, now)}, {moment(due)}" if due is not None else ""
+    if task is None:
+        return words
+    where = f"queue {task.queue}, {task.state}"
+    if task.worker is not None:
+        return f"{where}: attempt {task.attempt}, worker {task.worker}"
+    later = task.due is not None and task.due > now
+    return f"{where}, due {until(task.due or now, now)}" if later else where
 
 
 def _entry(row: Any, codec: ValueCodec) -> Entry:

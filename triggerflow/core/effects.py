@@ -19,6 +19,7 @@ import attrs
 
 from triggerflow.core.durations import seconds
 from triggerflow.core.retry import RetryPolicy
+from triggerflow.core.step import Step
 from triggerflow.errors import DefinitionError, EffectMisused
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Options:
         timeout: seconds that one attempt may take; None for no limit.
         compensate: the step that undoes this one.
         idempotency_key: a result that is recorded under it is taken instead of a run.
+        queue: workers that serve it run the step; None runs it where its flow is driven.
     """
 
     name: str | None = None
@@ -145,6 +147,7 @@ class Options:
     timeout: float | None = None
     compensate: Callable[..., Any] | None = None
     idempotency_key: str | None = None
+    queue: str | None = None
 
 
 DEFAULT_OPTIONS: Final = Options()
@@ -176,6 +179,7 @@ class Call(Effect[R_co]):
         timeout: timedelta | float | None = None,
         compensate: Callable[..., Any] | None = None,
         idempotency_key: str | None = None,
+        queue: str | None = None,
     ) -> Call[R_co]:
         """How the step is run: returns the same effect.
 
@@ -185,9 +189,11 @@ class Call(Effect[R_co]):
             timeout: how long one attempt may take.
             compensate: the step that undoes this one, called with its result and its
                 arguments by `compensate`, `compensate_all`, or when the branch loses. It has
-                this call's retry policy and timeout.
+                this call's retry policy, timeout and queue.
             idempotency_key: a key of your own. The first result of this step under it, in
                 whichever instance, is recorded for ever, and is taken instead of another run.
+            queue: let a worker run it that serves this queue. The step, and its
+                compensation, must be registered steps: see `step`.
 
         Raises:
             DefinitionError: an option has a value that it can't have.
@@ -206,6 +212,8 @@ class Call(Effect[R_co]):
             raise DefinitionError(
                 "using(idempotency_key=)", f"found {idempotency_key!r:.80}, expected a text"
             )
+        if queue is not None:
+            checked_name(queue, "using(queue=)")
         limit = None if timeout is None else seconds(timeout, "using(timeout=)")
         old = self.options
         self.options = Options(
@@ -214,6 +222,7 @@ class Call(Effect[R_co]):
             limit if limit is not None else old.timeout,
             compensate if compensate is not None else old.compensate,
             idempotency_key if idempotency_key is not None else old.idempotency_key,
+            queue if queue is not None else old.queue,
         )
         return self
 
@@ -227,6 +236,8 @@ class Call(Effect[R_co]):
         if self.options.name is not None:
             return self.options.name
         name = getattr(self.fn, "__name__", None)
+        if isinstance(self.fn, Step):
+            return self.fn.name
         if not isinstance(name, str) or not name.isidentifier():
             raise DefinitionError(
                 f"call({self.fn!r})",
@@ -246,6 +257,8 @@ class Call(Effect[R_co]):
                 key = "call:" + self.name
                 _CALL_KEYS[self.fn.__name__] = key
                 return key
+        if self.options.queue is not None:
+            _check_queued(self)
         return "call:" + self.name
 
     def describe(self) -> str:
@@ -253,6 +266,19 @@ class Call(Effect[R_co]):
 
     def request(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return self.args, self.kwargs
+
+
+def _check_queued(call: Call[Any]) -> None:
+    """Refuse a queued call that no other worker could run."""
+    queue, undo = call.options.queue, call.options.compensate
+    for what, fn in (("the step", call.fn), ("its compensation", undo)):
+        if fn is not None and not isinstance(fn, Step):
+            raise DefinitionError(
+                f"{call.describe()}.using(queue={queue!r})",
+                f"{what} {getattr(fn, '__name__', fn)!s} is no registered step, so no other "
+                "worker can find its code",
+                "write a function under @app.step, or under @tf.step and app.register() it",
+            )
 
 
 class Sleep(Effect[None]):

@@ -47,7 +47,7 @@ class Failure:
         elif isinstance(error, errors.TimedOut):
             kind = "overran" if error.still_running else "timed_out"
         return cls(
-            type=_clean(_type_name(type(error)), _MAX_MESSAGE),
+            type=_clean(type_name(type(error)), _MAX_MESSAGE),
             message=_clean(text_of(error), _MAX_MESSAGE),
             traceback=_clean(_traceback(error), _MAX_TRACEBACK),
             kind=kind,
@@ -90,7 +90,8 @@ class Failure:
         return failed
 
 
-def _type_name(cls: type[BaseException]) -> str:
+def type_name(cls: type[BaseException]) -> str:
+    """The qualified name of an exception class, as failures have it."""
     if cls.__module__ in {"builtins", "triggerflow.errors"}:
         return cls.__qualname__
     return f"{cls.__module__}.{cls.__qualname__}"

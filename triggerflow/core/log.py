@@ -54,23 +54,28 @@ class Pending:
         due: when a timer or timeout fires, or a retry is due (seconds since the epoch).
         attempts: how many attempts have ended without a result.
         since: when it was armed, for calls whose retries have a time limit.
+        queue: where it was queued, or None. A queued call's due time is its task's.
     """
 
     digest: bytes | None = None
     due: float | None = None
     attempts: int = 0
     since: float | None = None
+    queue: str | None = None
 
 
 def is_binding(tag: str, pending: Pending) -> bool:
     """Whether the code must meet this request again with equal tag and digest.
 
     A call in back-off runs nowhere, and a timer or wait lives only in the store: those may
-    be replaced. A call in flight may already have charged somebody.
+    be replaced. A call in flight may already have charged somebody, and of one in a queue
+    nobody here knows whether it is.
     """
     kind = kind_of(tag)
     if kind in REPLACEABLE:
         return False
+    if pending.queue is not None:
+        return True
     return not (kind in _RUN and pending.attempts and pending.due is not None)
 
 
@@ -78,8 +83,10 @@ def encode_pending(pending: dict[str, Pending]) -> list[list[Any]]:
     """The pending set as plain lists, in the order of arming, for the codec."""
     return [
         [tag, p.digest, p.due, p.attempts]
-        if p.since is None
+        if p.since is None and p.queue is None
         else [tag, p.digest, p.due, p.attempts, p.since]
+        if p.queue is None
+        else [tag, p.digest, p.due, p.attempts, p.since, p.queue]
         for tag, p in pending.items()
     ]
 

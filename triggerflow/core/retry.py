@@ -11,10 +11,12 @@ import hashlib
 import math
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Final
 
 import attrs
 
 from triggerflow.core.durations import seconds
+from triggerflow.core.failure import type_name
 from triggerflow.errors import DefinitionError, TriggerflowError
 
 Classes = tuple[type[BaseException], ...]
@@ -28,6 +30,33 @@ class RetryAfter(TriggerflowError):
 
     def __str__(self) -> str:
         return f"retry after {seconds(self.delay):g} s"
+
+
+# So many classes of an exception are told elsewhere, the nearest ones.
+_MOST_CLASSES: Final = 64
+
+
+@attrs.frozen
+class Raised:
+    """What a policy must know of an exception that was raised in another process.
+
+    Attributes:
+        classes: the qualified names of its class and of those that it derives from.
+        after: the delay of a `RetryAfter`, in seconds; else None.
+    """
+
+    classes: tuple[str, ...]
+    after: float | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """The same of an exception that is here.
+
+        Raises:
+            DefinitionError: it is a `RetryAfter` whose delay is no duration.
+        """
+        after = seconds(error.delay, "RetryAfter") if isinstance(error, RetryAfter) else None
+        return cls(tuple(map(type_name, type(error).__mro__[:_MOST_CLASSES])), after)
 
 
 def _classes(value: type[BaseException] | Iterable[type[BaseException]]) -> Classes:
@@ -82,12 +111,17 @@ class RetryPolicy:
             )
 
     def delay(
-        self, error: BaseException, failed: int, chance: bytes, elapsed: float = 0.0
+        self,
+        error: BaseException | Raised,
+        failed: int,
+        chance: bytes,
+        elapsed: float = 0.0,
     ) -> float | None:
         """Seconds until the next attempt, or None when this failure is final.
 
         Args:
-            error: what the attempt raised.
+            error: what the attempt raised; of one that ran elsewhere, what is told of it.
+                Classes are compared by their qualified names then.
             failed: how many attempts have failed, this one included.
             chance: what the jitter is derived from: equal input, equal wait.
             elapsed: seconds since the call was made.
@@ -99,10 +133,12 @@ class RetryPolicy:
             return wait
         return wait if elapsed + wait <= self.total_timeout else None
 
-    def _wait(self, error: BaseException, failed: int, chance: bytes) -> float | None:
+    def _wait(self, error: BaseException | Raised, failed: int, chance: bytes) -> float | None:
         if isinstance(error, RetryAfter):
             return seconds(error.delay, "RetryAfter")
-        if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):
+        if isinstance(error, Raised) and error.after is not None:
+            return error.after
+        if _is_one_of(error, self.give_up_on) or not _is_one_of(error, self.retry_on):
             return None
         try:
             wait = min(self.cap, self.initial * float(self.factor) ** (failed - 1))
@@ -110,3 +146,9 @@ class RetryPolicy:
             wait = self.cap
         digest = hashlib.sha256(chance + failed.to_bytes(4, "big")).digest()
         return wait * (1 - self.jitter * int.from_bytes(digest[:4], "big") / 2**32)
+
+
+def _is_one_of(error: BaseException | Raised, classes: Classes) -> bool:
+    if isinstance(error, Raised):
+        return any(type_name(each) in error.classes for each in classes)
+    return isinstance(error, classes)

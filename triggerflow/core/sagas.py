@@ -93,7 +93,7 @@ def compensation(owed: Owed, codec: ValueCodec) -> Compensation:
         args, kwargs = codec.decode(owed.snapshot)
     assert options.compensate is not None
     made = Compensation(options.compensate, (owed.result, *args), kwargs)
-    made.options = Options(retry=options.retry, timeout=options.timeout)
+    made.options = Options(retry=options.retry, timeout=options.timeout, queue=options.queue)
     made.after = owed.tag
     # The driver makes it, so nobody can have forgotten to yield it.
     made.excuse()

@@ -7,3 +7,9 @@ def kind_of(tag: str) -> str:
     """The kind in a tag: ``call`` in ``gather#0[1]/call:charge#2``."""
     last = tag.rpartition("/")[2]
     return last.partition("#")[0].partition(":")[0]
+
+
+def name_of(tag: str) -> str:
+    """The name in a tag: ``charge`` in ``gather#0[1]/call:charge#2``."""
+    last = tag.rpartition("/")[2]
+    return last.partition("#")[0].partition(":")[2]

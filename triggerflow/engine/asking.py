@@ -12,7 +12,7 @@ from triggerflow.core.driver import drive
 from triggerflow.engine.patches import Patch, Survey
 from triggerflow.engine.reader import Reader
 from triggerflow.engine.running import entry_of
-from triggerflow.engine.views import Instance, Progress, pending_of, progress_of
+from triggerflow.engine.views import Instance, Progress, Task, pending_of, progress_of
 from triggerflow.errors import DefinitionError, InstanceRemoved, UnknownInstance
 from triggerflow.store.records import OPEN, STATUSES
 
@@ -151,6 +151,27 @@ class Asking:
             lambda: self._store.progress(record.number, record.generation)
         )
         return progress_of(record, rows, self._code.codec)
+
+    async def tasks(
+        self, queue: str | None = None, *, instance: str | None = None, limit: int = 100
+    ) -> tuple[Task, ...]:
+        """Queued calls that have no result yet, oldest first.
+
+        Args:
+            queue: only those of this queue.
+            instance: only those of the instance with this id, or unique prefix.
+            limit: how many at most.
+
+        Raises:
+            UnknownInstance: none fits, or several do.
+        """
+        if instance is None:
+            rows = await self._reader.ask(lambda: self._store.tasks(queue, limit=limit))
+        else:
+            record = await self._record(instance)
+            rows = await self._reader.ask(lambda: self._store.tasks_of(record.number))
+            rows = [each for each in rows if queue in (None, each.queue)][:limit]
+        return tuple(map(Task.of, rows))
 
     async def log(self, id: str) -> list[Entry]:
         """The log of an instance's present generation."""

@@ -30,7 +30,8 @@ class Drained:
     """What a drain came to.
 
     Attributes:
-        finished: steps that were running and ended within the limit.
+        finished: steps that were running, those of queues among them, and ended within the
+            limit.
         handed_back: instances that any worker may claim now.
         abandoned: steps that ran on; they run again where their instances are claimed.
     """
@@ -92,7 +93,8 @@ class Draining:
             return self.summary
 
     def _running(self) -> int:
-        return sum(len(run.attempts) for run in self._executor.owned.values())
+        owned = sum(len(run.attempts) for run in self._executor.owned.values())
+        return owned + len(self._executor.tasks.held)
 
     async def _drain(self) -> None:
         executor = self._executor
@@ -112,7 +114,7 @@ class Draining:
 
     async def _until_empty(self) -> None:
         executor = self._executor
-        while executor.owned:
+        while not executor.empty:
             idle = tuple(
                 number
                 for number, run in executor.owned.items()

@@ -5,12 +5,13 @@ What settles at once (patch marks, side effects, spawns) comes before the next r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from triggerflow.core.log import RETRIED, Entry
+from triggerflow.store.acts import CloseTask
 from triggerflow.store.operations import LogRow
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from triggerflow.core.codec import Limits, ValueCodec
     from triggerflow.core.driver import Replay
     from triggerflow.core.failure import Failure
+    from triggerflow.core.step import Step
     from triggerflow.engine.running import Running
     from triggerflow.engine.validating import Validate
     from triggerflow.flows.registry import FlowRegistry
@@ -41,6 +43,7 @@ class Around:
     flows: FlowRegistry
     limits: Limits
     validate: Validate | None = None
+    steps: Mapping[str, Step[..., Any]] = attrs.field(factory=dict)
 
 
 class Drive:
@@ -102,6 +105,8 @@ class Drive:
         kept = self.run.pending.pop(tag, None)
         if kept is not None:
             digest = kept.digest
+            if kept.queue is not None:
+                self.acts.append(CloseTask(tag))
         else:
             # Armed in this very turn, or no effect at all, such as a cancel.
             waiting = self.replay.pending.get(tag)

@@ -28,7 +28,7 @@ from triggerflow.errors import (
     EngineClosed,
     WaitTimedOut,
 )
-from triggerflow.store.acts import OpenWait
+from triggerflow.store.acts import CloseTask, OpenWait
 from triggerflow.store.operations import Outcome
 from triggerflow.store.records import ENDED, NewTrigger
 
@@ -130,7 +130,7 @@ class Engine(Starting):
         self._executor = Executor(
             store=self._store,
             committer=self._committer,
-            around=Around(code.codec, code.flows, settings.limits, code.validate),
+            around=Around(code.codec, code.flows, settings.limits, code.validate, code.steps),
             clock=self._clock,
             build=code.build,
             nursery=self._nursery,
@@ -143,6 +143,8 @@ class Engine(Starting):
             told=self._reached_out,
             fenced=lambda: self._tell(Keeper.lease_lost),
             timer_set=lambda: self._tell(Keeper.timer_set),
+            task_ended=lambda: self._tell(Keeper.place_freed),
+            queues=settings.queues,
         )
         self._keeper = Keeper(
             store=self._store,
@@ -152,9 +154,12 @@ class Engine(Starting):
             watching=self._watching,
             clock=self._clock,
             build=code.build,
-            flows=frozenset((flow.name, flow.version) for flow in code.flows),
+            flows=frozenset(
+                (flow.name, flow.version) for flow in code.flows if not settings.only_queues
+            ),
             lease=settings.lease,
             capacity=settings.capacity,
+            only_queues=settings.only_queues,
             settled=self._settled,
             caught_up=self._crowd.caught_up,
         )
@@ -275,6 +280,7 @@ class Engine(Starting):
         return Statistics(
             state=self.state,
             owned=0 if executor is None else len(executor.owned),
+            tasks=0 if executor is None else len(executor.tasks.held),
             capacity=self._settings.capacity if self._settings.work else 0,
             warm=0 if executor is None else len(executor.warm),
             waiting=self._committer.waiting,
@@ -314,6 +320,9 @@ class Engine(Starting):
         for number, owner in outcome.told:
             self._message_sent(number, owner)
         waits = any(isinstance(act, OpenWait) for act in acts)
+        if any(isinstance(act, CloseTask) for act in acts):
+            # It may run in this very process.
+            self._tell(Keeper.look_around)
         self._watching.open = self._watching.open or waits
         self._tell(Keeper.dispatch_came if outcome.emitted or waits else Keeper.work_came)
 

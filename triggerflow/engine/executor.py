@@ -19,6 +19,7 @@ from triggerflow.engine.drive import Around
 from triggerflow.engine.heartbeats import Heartbeats, flush, forget, over
 from triggerflow.engine.running import Running
 from triggerflow.engine.starter import Starter
+from triggerflow.engine.tasks import Held, Tasks
 from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
 from triggerflow.errors import Diverged
@@ -67,6 +68,8 @@ class Executor:
         told: Callable[[Outcome, tuple[Act, ...]], None],
         fenced: Callable[[], None],
         timer_set: Callable[[], None],
+        task_ended: Callable[[], None],
+        queues: tuple[str, ...] = (),
     ) -> None:
         """
         Args:
@@ -76,11 +79,14 @@ class Executor:
             told: called with outcome and acts of each turn that reached out to others.
             fenced: called when this worker turns out to have lost its lease.
             timer_set: called when an earlier timer than before was set.
+            task_ended: called when a task is held no longer.
+            queues: whose tasks are run here.
         """
         self.owned: dict[int, Running] = {}
         self.warm: OrderedDict[int, Running] = OrderedDict()
         self.warm_lengths: dict[int, tuple[int, int]] = {}
         self.draining = False
+        self._task_ended_here = task_ended
         self._store = store
         self._committer = committer
         self._around = around
@@ -110,11 +116,25 @@ class Executor:
             inline=inline,
             lease=lease,
             ended=self._ended,
-            unwanted=lambda attempt: self._starter.ended(attempt.owner, attempt),
+            unwanted=self._unwanted,
             landed=self.fetch_inbox,
             refused=self._lost,
         )
         self.performer = self._attempts.performer
+        self.tasks = Tasks(
+            store=store,
+            committer=committer,
+            codec=codec,
+            clock=clock,
+            nursery=nursery,
+            steps=around.steps,
+            queues=queues,
+            most=threads,
+            attempts=self._attempts,
+            told=told,
+            fenced=fenced,
+            ended=self._task_ended,
+        )
         self._heartbeats = Heartbeats(committer, codec, clock, self._lost)
         self._starter = Starter(
             store=store,
@@ -191,6 +211,8 @@ class Executor:
 
     def _lost(self, run: Running, outcome: Outcome) -> None:
         """A write was refused: the instance, or the whole worker, is another's."""
+        if outcome.verdict is Verdict.GONE:
+            run.drop("ended")
         if outcome.detail == "worker":
             self._forget(run)
             self._fenced()
@@ -220,6 +242,11 @@ class Executor:
             self._suspects.pop(run.number, None)
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is owned, and no task held."""
+        return not self.owned and not self.tasks.held
+
+    @property
     def has_suspect(self) -> bool:
         """Whether an owned instance must run alone."""
         return bool(self._suspects) and any(
@@ -227,14 +254,16 @@ class Executor:
         )
 
     async def quieter(self) -> None:
-        """Return once a turn has landed, or an instance is gone."""
+        """Return once a turn has landed, or an instance or a task is gone."""
         self._quieter = trio.Event()
         await self._quieter.wait()
 
     def drop_all(self) -> None:
         """The lease is lost: nothing here is ours any more."""
+        cause = "closed" if self.performer.closed else "lease_lost"
         for run in [*self.owned.values(), *self.warm.values()]:
-            run.drop("closed" if self.performer.closed else "lease_lost")
+            run.drop(cause)
+        self.tasks.drop_all(cause)
         self.owned.clear()
         self._suspects.clear()
         self.warm.clear()
@@ -252,10 +281,21 @@ class Executor:
             self._turn(run)
 
     def _ended(self, attempt: Attempt) -> None:
+        if isinstance(attempt.owner, Held):
+            self.tasks.finished(attempt)
+            return
         run: Running = attempt.owner
         flush(attempt)
         run.results.append(attempt)
         self._turn(run)
+
+    def _task_ended(self) -> None:
+        self._quieter.set()
+        self._task_ended_here()
+
+    def _unwanted(self, attempt: Attempt) -> None:
+        if isinstance(attempt.owner, Running):
+            self._starter.ended(attempt.owner, attempt)
 
     # --- the turn
 

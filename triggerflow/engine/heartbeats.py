@@ -15,13 +15,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 import trio
 
 from triggerflow.errors import AttemptOver, EncodingRefused
-from triggerflow.store.operations import Heartbeat, Outcome, Verdict
+from triggerflow.store.operations import Outcome, Verdict
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -29,11 +29,24 @@ if TYPE_CHECKING:
     from triggerflow.engine.committer import Committer
     from triggerflow.engine.performer import Attempt
     from triggerflow.engine.running import Running
+    from triggerflow.store.operations import Heartbeat, TaskHeartbeat
 
 log: Final = logging.getLogger("triggerflow")
 
 # Progress is read at each claim and kept in memory: it is a bookmark, no result.
 MOST_BYTES: Final = 16 * 1024
+
+
+class Speaker(Protocol):
+    """For whom an attempt runs: an owned instance, or a held task."""
+
+    id: str
+    generation: int
+    progress: dict[tuple[int, str], bytes]
+
+    def beat(self, tag: str, details: bytes, at: float) -> Heartbeat | TaskHeartbeat:
+        """What its step said, as an operation."""
+        ...
 
 
 @attrs.define(slots=True, eq=False)
@@ -91,7 +104,7 @@ class Pulse:
         if newest is None or newest is self._sent:
             return
         attempt = self.attempt
-        run: Running = attempt.owner
+        run: Speaker = attempt.owner
         self._sent = run.progress[run.generation, attempt.tag] = newest
         self._in_flight = True
         self._heartbeats.submit(run, attempt.tag, newest, self._landed)
@@ -107,27 +120,28 @@ class Pulse:
             self._visit()
         elif not (run.gone or run.busy):
             # Where a turn is in flight, its own outcome tells.
-            self._heartbeats.refused(run, outcome)
+            self._heartbeats.lost(run, outcome)
 
 
 class Heartbeats:
-    """Takes the heartbeats of an executor's attempts to the store."""
+    """Takes the heartbeats of attempts to the store."""
 
     def __init__(
         self,
         committer: Committer,
         codec: ValueCodec,
         clock: Clock,
-        lost: Callable[[Running, Outcome], None],
+        lost: Callable[[Any, Outcome], None],
     ) -> None:
         """
         Args:
-            lost: called where a write was refused, since the instance is another's.
+            lost: called where a write was refused, since the instance, or the task, is
+                another's.
         """
         self._committer = committer
         self._codec = codec
         self._clock = clock
-        self._lost = lost
+        self.lost = lost
         self._token = trio.lowlevel.current_trio_token()
         self._guard = threading.Lock()
 
@@ -138,7 +152,7 @@ class Heartbeats:
         """
         with self._guard:
             if attempt.pulse is None:
-                run: Running = attempt.owner
+                run: Speaker = attempt.owner
                 before = run.progress.get((run.generation, attempt.tag))
                 attempt.pulse = Pulse(attempt, before, self)
             found: Pulse = attempt.pulse
@@ -171,21 +185,13 @@ class Heartbeats:
 
     def submit(
         self,
-        run: Running,
+        run: Speaker,
         tag: str,
         details: bytes,
         landed: Callable[[Outcome | Exception], None],
     ) -> None:
         """Write what was said, if the instance is still ours by then."""
-        self._committer.submit(
-            Heartbeat(run.number, run.generation, tag, details, self._clock.now()), landed
-        )
-
-    def refused(self, run: Running, outcome: Outcome) -> None:
-        """The store says that the instance is not ours any more."""
-        if outcome.verdict is Verdict.GONE:
-            run.drop("ended")
-        self._lost(run, outcome)
+        self._committer.submit(run.beat(tag, details, self._clock.now()), landed)
 
 
 def flush(attempt: Attempt) -> None:

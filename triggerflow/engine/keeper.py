@@ -47,6 +47,7 @@ class Keeper:
         flows: frozenset[tuple[str, int]],
         lease: float,
         capacity: int,
+        only_queues: bool,
         settled: Callable[[], None],
         caught_up: Callable[[], None],
     ) -> None:
@@ -54,6 +55,7 @@ class Keeper:
         Args:
             lease: seconds without a sign of life after which a worker counts as dead.
             capacity: how many instances may be owned at once.
+            only_queues: own none at all, and run tasks alone.
             settled: called when there was nothing more to claim.
             caught_up: called when nothing runnable waits for a place here.
         """
@@ -67,6 +69,7 @@ class Keeper:
         self._flows = flows
         self._lease = lease
         self._capacity = capacity
+        self._only_queues = only_queues
         self._settled = settled
         self._caught_up = caught_up
         self._nursery: trio.Nursery | None = None
@@ -90,6 +93,7 @@ class Keeper:
     def work_came(self) -> None:
         """Something may be runnable."""
         self._work = True
+        self._executor.tasks.come()
         self._woken.set()
 
     def dispatch_came(self) -> None:
@@ -110,9 +114,15 @@ class Keeper:
             self._woken.set()
 
     def place_freed(self) -> None:
-        """An owned instance is gone: another may be taken, or all is quiet."""
-        if self._work or not self._executor.owned or self._is_due():
+        """An owned instance, or a task, is gone: another may be taken, or all is quiet."""
+        tasks = self._executor.tasks
+        if self._work or self._executor.empty or self._is_due() or tasks.wanted():
             self._woken.set()
+
+    def look_around(self) -> None:
+        """What is owned or held here may have been written to."""
+        self._look_around = True
+        self._woken.set()
 
     def lease_lost(self) -> None:
         """A commit was fenced: begin again as a new worker."""
@@ -151,7 +161,8 @@ class Keeper:
             or self._fenced
             or self._dispatching
             or self._dispatcher_runs
-            or self._executor.owned
+            or not self._executor.empty
+            or self._executor.tasks.look
             or not self._committer.idle
         )
 
@@ -161,7 +172,10 @@ class Keeper:
         """Become a worker with an epoch of its own."""
         self._committer.worker = await self._committer.run(
             lambda: self._store.register_worker(
-                build=self._build, flows=sorted(self._flows), now=self._clock.now()
+                build=self._build,
+                flows=sorted(self._flows),
+                serves=self._executor.tasks.serves,
+                now=self._clock.now(),
             )
         )
 
@@ -185,6 +199,7 @@ class Keeper:
                     await self._keep_lease()
                     # A floor: a wake-up that got lost costs a second, not the flow.
                     self._work = True
+                    self._executor.tasks.come()
                     self._dispatching = self._dispatching or self._watching.open
                 await self._round()
             except EngineClosed:
@@ -209,15 +224,26 @@ class Keeper:
             self._dispatcher_runs = True
             assert self._nursery is not None
             self._nursery.start_soon(self._dispatch_until_done)
+        # Who waits for an empty worker comes first once it is empty.
+        tasks_first = self._executor.tasks.emptying
+        if tasks_first:
+            await self._claim_tasks()
         if self._work or self._is_due():
             await self._claim()
+        if not tasks_first:
+            await self._claim_tasks()
         if self.idle:
             self._settled()
 
     async def _rest(self, next_beat: float) -> None:
         now = self._clock.now()
         near, limit = self._executor.next_timers()
-        timers = [near, self._due if self.can_take() else None]
+        tasks = self._executor.tasks
+        timers = [
+            near,
+            self._due if self.can_take() else None,
+            tasks.due if self._can_take_tasks() else None,
+        ]
         pause = min((due - now for due in timers if due is not None), default=math.inf)
         if limit is not None:
             pause = min(pause, limit - self._clock.steady())
@@ -226,6 +252,8 @@ class Keeper:
         if self._work and self._free <= 0:
             pause = min(pause, self._next_look - trio.current_time())
         if self.can_take() and (self._work or self._fenced or self._look_around):
+            pause = 0
+        if tasks.look and self._can_take_tasks():
             pause = 0
         with trio.move_on_after(max(0.0, pause)):
             await self._woken.wait()
@@ -236,13 +264,27 @@ class Keeper:
 
     def can_take(self) -> bool:
         """Whether this worker may own more instances now."""
-        executor = self._executor
-        if executor.draining or self._free <= 0:
+        if self._free <= 0 or self._only_queues:
             return False
-        if self._emptying and executor.owned:
+        return self._takes_anything()
+
+    def _takes_anything(self) -> bool:
+        executor = self._executor
+        if executor.draining:
+            return False
+        if (self._emptying or executor.tasks.emptying) and not executor.empty:
             return False
         # Someone whose owners died twice runs with nothing else in this process.
-        return not executor.has_suspect
+        return not (executor.has_suspect or executor.tasks.has_suspect)
+
+    def _can_take_tasks(self) -> bool:
+        alone = self._executor.empty
+        return self._takes_anything() and self._executor.tasks.can_take(alone=alone)
+
+    async def _claim_tasks(self) -> None:
+        executor = self._executor
+        if executor.tasks.wanted() and self._can_take_tasks():
+            await executor.tasks.claim(alone=executor.empty)
 
     def promise(self, count: int) -> bool:
         """Keep places for so many instances that are about to start, if there are as many."""
@@ -258,10 +300,15 @@ class Keeper:
         self.place_freed()
 
     async def _claim(self) -> None:
-        if not self.can_take():
+        if self._only_queues:
+            self._work = False
+        elif not self.can_take():
             if self._free <= 0:
                 await self._look_behind()
-            return
+        else:
+            await self._claim_instances()
+
+    async def _claim_instances(self) -> None:
         self._work = self._emptying = False
         # Whoever parks while the claim is on its way says so itself.
         self._due = None
@@ -274,7 +321,7 @@ class Keeper:
                 build=self._build,
                 flows=self._flows,
                 now=self._clock.now(),
-                alone=not executor.owned,
+                alone=executor.empty,
                 warm=executor.warm_lengths,
             )
         )
@@ -316,21 +363,26 @@ class Keeper:
             # They run alone, so nothing new is taken until this worker is empty. It may be
             # so by now, though it wasn't when the claim was sent.
             self._work = True
-            self._emptying = bool(self._executor.owned)
+            self._emptying = not self._executor.empty
 
     async def _keep_lease(self) -> None:
         """Show that we live, and free what the dead owned."""
         # Also while nothing is owned: a worker that looks dead is removed, and what only it
         # knows would block. Ten times a lease is often enough for one that idles.
-        if self._executor.owned or trio.current_time() >= self._next_sign:
+        if not self._executor.empty or trio.current_time() >= self._next_sign:
             self._next_sign = trio.current_time() + self._lease / 10
             found = await self._committer.ask(Release(()))
             if found.detail == "worker":
                 self._fenced = True
                 return
+        if self._executor.tasks.held:
+            # What was withdrawn meanwhile must not run on.
+            self._look_around = True
         moment = trio.current_time()
         if await self._committer.run(lambda: self._reap(moment)):
             self.work_came()
+            # What they held may have been told to instances of ours.
+            self._look_around = True
 
     def _reap(self, moment: float) -> int:
         workers = self._store.workers()
@@ -343,7 +395,7 @@ class Keeper:
         self._executor.drop_all()
         await self.register()
         self._fenced = False
-        self._work = True
+        self.work_came()
 
     async def _fetch_messages(self) -> None:
         self._look_around = False
@@ -352,6 +404,7 @@ class Keeper:
         worker = self._committer.worker[0]
         for number, rows in await self._committer.run(lambda: self._store.woken(worker)):
             self._executor.receive(number, rows)
+        await self._executor.tasks.look_after()
 
     async def _dispatch_until_done(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What an inbox brings: ends of children, signals, cancels, activities, completions."""
+"""What an inbox brings: children's ends, signals, cancels, activities, answers, completions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from triggerflow.core.effects import WaitSignal
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import CANCEL
+from triggerflow.engine import queued
 from triggerflow.engine.drive import NONE
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def _message(drive: Drive, row: InboxRow) -> None:
         if generation == drive.run.generation and waiting is not None:
             value = [seq, document]
             drive.feed(row.name, drive.codec.encode(value), value)
+    elif row.kind == "task":
+        queued.answered(drive, row)
     elif row.kind == "complete":
         waiting = drive.replay.pending.get(row.name)
         if waiting is not None:

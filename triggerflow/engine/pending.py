@@ -10,6 +10,7 @@ from triggerflow.core.effects import Call
 from triggerflow.core.log import Pending
 from triggerflow.core.messages import WaitActivity
 from triggerflow.core.tags import kind_of
+from triggerflow.engine import queued
 from triggerflow.engine.settling import starting
 from triggerflow.store import acts
 
@@ -32,15 +33,20 @@ def update(drive: Drive) -> None:
         effect: Any = waiting.effect
         if kept is not None and kept.digest not in (None, replay.digest_of(waiting)):
             # Code that replaced a wait or a call in back-off waits for something else.
-            _dropped(drive, tag)
+            _dropped(drive, tag, kept)
             kept = None
         if kept is None:
             due = effect.due(drive.now) if hasattr(effect, "due") else None
-            kept = Pending(replay.digest_of(waiting), due, 0, _since(effect, drive.now))
-            pending[tag] = kept
-            if not effect.runs:
+            queue = queued.queue_of(drive, effect) if effect.runs else None
+            since = _since(effect, drive.now)
+            kept = pending[tag] = Pending(replay.digest_of(waiting), due, 0, since, queue)
+            if queue is not None:
+                queued.armed(drive, tag, waiting, queue)
+            elif not effect.runs:
                 _armed(drive, tag, waiting)
-        if effect.runs and kept.due is None and tag not in attempts and tag not in perform:
+        if not effect.runs or kept.due is not None or kept.queue is not None:
+            continue
+        if tag not in attempts and tag not in perform:
             perform.append(tag)
     replay.armed.clear()
     # All that is live is in by now, so equal sizes are equal sets.
@@ -48,8 +54,7 @@ def update(drive: Drive) -> None:
         return
     # Losers, and what a changed flow no longer waits for.
     for tag in [tag for tag in pending if tag not in live]:
-        del pending[tag]
-        _dropped(drive, tag)
+        _dropped(drive, tag, pending.pop(tag))
         run.give_up(tag, _why_dropped(run, replay))
 
 
@@ -69,9 +74,12 @@ def _armed(drive: Drive, tag: str, waiting: Waiting) -> None:
         drive.acts.append(acts.OpenWait(tag, drive.codec.encode(pattern), position))
 
 
-def _dropped(drive: Drive, tag: str) -> None:
+def _dropped(drive: Drive, tag: str, kept: Pending) -> None:
     """What others must know of a wait that nobody waits under any more."""
     run = drive.run
+    if kept.queue is not None:
+        drive.acts.append(acts.CloseTask(tag))
+        return
     kind = kind_of(tag)
     if kind == "child":
         child = child_id(run.id, run.generation, tag)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from triggerflow.core.driver import Replay
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending, encode_pending
+from triggerflow.core.step import body_of
 from triggerflow.engine.performer import Attempt
+from triggerflow.store.operations import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -215,12 +217,17 @@ class Running:
             # Fresh copies: what the step does to them must not reach the flow.
             args, kwargs = codec.decode(waiting.snapshot)
         tag = waiting.tag
+        fn = body_of(effect.fn)
         number = self.pending[tag].attempts + 1 + self.crashes
         attempt = self.attempts[tag] = Attempt(
-            self, tag, effect.name, effect.fn, args, kwargs, number, effect.options.timeout
+            self, tag, effect.name, fn, args, kwargs, number, effect.options.timeout
         )
         attempt.keyed = effect.options.idempotency_key is not None
         return attempt
+
+    def beat(self, tag: str, details: bytes, at: float) -> Heartbeat:
+        """What one of its steps said, as an operation."""
+        return Heartbeat(self.number, self.generation, tag, details, at)
 
     def give_up(self, tag: str, cause: str) -> None:
         """Nobody waits for the attempt under this tag any more; its end is still told."""

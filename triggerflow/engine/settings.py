@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from triggerflow.core.codec import Limits, ValueCodec
+from triggerflow.core.effects import checked_name
 from triggerflow.engine.clock import Clock, SystemClock
 from triggerflow.errors import DefinitionError
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
+    from triggerflow.core.step import Step
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.triggers import Guard, Trigger
 
@@ -26,6 +28,14 @@ def _at_least(lowest: float) -> Callable[[Any, Any, Any], None]:
             )
 
     return check
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise DefinitionError(
+            "setting queues", f"found {value!r}, expected several names", f"queues=[{value!r}]"
+        )
+    return tuple(checked_name(each, "setting queues") for each in value)
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +51,9 @@ class Settings:
             the committer; more wait for room.
         patience: seconds that an append or start waits at most where it would start a flow
             and this worker is full.
+        queues: whose queued calls run here, as far as the app has their steps; at most
+            `threads` at once.
+        only_queues: run queued calls and nothing else: own no instance.
         keep_warm: how many parked instances keep their live replay.
         lease: seconds without a sign of life after which a worker counts as dead.
         guard_limit: seconds that a guard may take.
@@ -59,6 +72,8 @@ class Settings:
     capacity: int = attrs.field(default=2000, validator=_at_least(1))
     backlog: int = attrs.field(default=5000, validator=_at_least(1))
     patience: float = attrs.field(default=1.0, validator=_at_least(0))
+    queues: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    only_queues: bool = False
     keep_warm: int = attrs.field(default=1000, validator=_at_least(0))
     lease: float = attrs.field(default=30.0, validator=_at_least(0.1))
     guard_limit: float = attrs.field(default=5.0, validator=_at_least(0))
@@ -68,6 +83,16 @@ class Settings:
     inline: bool = False
     clock: Clock = attrs.field(factory=SystemClock)
 
+    def __attrs_post_init__(self) -> None:
+        if self.queues and not self.work:
+            raise DefinitionError(
+                "setting queues", "needs an engine that works", "leave work=False out"
+            )
+        if self.only_queues and not self.queues:
+            raise DefinitionError(
+                "setting only_queues", "there is no queue", "name some: queues=[...]"
+            )
+
 
 @attrs.frozen(kw_only=True)
 class Code:
@@ -76,6 +101,7 @@ class Code:
     Attributes:
         retention: seconds that ended instances are kept, where their flow doesn't say.
         activity_retention: seconds that documents are kept.
+        steps: registered steps by name.
     """
 
     flows: FlowRegistry
@@ -85,5 +111,6 @@ class Code:
     build: str
     retention: float = math.inf
     activity_retention: float = math.inf
+    steps: Mapping[str, Step[..., Any]] = attrs.field(factory=dict)
     validate: Callable[[Activity], None] | None = None
     announced: Callable[[Activity, Any], None] | None = None

@@ -13,6 +13,7 @@ class Statistics:
         state: ``starting``, ``ready``, ``degraded`` (the store refuses writes just now),
             ``draining``, ``drained`` or ``closed``.
         owned: instances that it drives.
+        tasks: queued calls that it runs.
         capacity: how many it may own; 0 where it leaves the work to others.
         warm: parked instances whose live replay it keeps.
         waiting: operations that wait for the next commit, its own ones among them.
@@ -24,6 +25,7 @@ class Statistics:
 
     state: str
     owned: int
+    tasks: int
     capacity: int
     warm: int
     waiting: int

@@ -27,9 +27,11 @@ from triggerflow.engine.clock import new_seed
 from triggerflow.engine.drive import NONE, Drive
 from triggerflow.engine.letters import children, messages
 from triggerflow.engine.pending import next_due, update
+from triggerflow.engine.queued import refuse_strangers, succeeded
+from triggerflow.engine.retrying import delay_of
 from triggerflow.engine.settling import settle
 from triggerflow.errors import TimedOut
-from triggerflow.store.acts import CloseWait, ContinueAsNew, RecordResult
+from triggerflow.store.acts import CloseWait, ContinueAsNew
 from triggerflow.store.operations import LogRow, Turn
 
 if TYPE_CHECKING:
@@ -160,40 +162,19 @@ def _result(drive: Drive, attempt: Attempt) -> None:
         return
     del drive.run.attempts[tag]
     if attempt.failure is None and attempt.blob is not None:
-        _succeeded(drive, tag, waiting.effect, attempt)
+        effect: Any = waiting.effect
+        succeeded(drive, tag, effect, attempt.blob, attempt.value, recorded=attempt.recorded)
         return
     failure = attempt.failure or Failure("InternalError", "an attempt ended with nothing")
     effect = waiting.effect
     kept = drive.run.pending[tag]
-    if isinstance(effect, Call) and effect.options.retry and attempt.error is not None:
-        chance = f"{drive.run.id}\0{drive.run.generation}\0{tag}".encode()
-        try:
-            elapsed = 0.0 if kept.since is None else drive.now - kept.since
-            delay = effect.options.retry.delay(
-                attempt.error, kept.attempts + 1, chance, elapsed
-            )
-        except Exception as error:  # noqa: BLE001
-            # Such as RetryAfter("soon"): the step's mistake, and no divergence.
-            delay, failure = None, Failure.of(error)
-        if delay is not None:
-            drive.run.pending[tag] = attrs.evolve(
-                kept, due=drive.now + delay, attempts=kept.attempts + 1
-            )
-            return
-    drive.fail(tag, failure)
-
-
-def _succeeded(drive: Drive, tag: str, effect: Any, attempt: Attempt) -> None:
-    """A result; one under a key of the user's is the first one that was recorded."""
-    blob, value = attempt.blob or b"", attempt.value
-    key = effect.options.idempotency_key
-    if key is not None and not attempt.recorded:
-        first = drive.run.refused.pop(tag, None)
-        if first is not None and first.value is not None:
-            blob, value = first.value, drive.codec.decode(first.value)
-        else:
-            drive.acts.append(RecordResult(tag, effect.name, key, blob, drive.now))
-    drive.feed(tag, blob, value)
+    delay, failure = delay_of(drive, tag, effect, attempt.error, failure)
+    if delay is None:
+        drive.fail(tag, failure)
+    else:
+        drive.run.pending[tag] = attrs.evolve(
+            kept, due=drive.now + delay, attempts=kept.attempts + 1
+        )
 
 
 def _timer(drive: Drive, tag: str) -> None:
@@ -216,6 +197,7 @@ def _timer(drive: Drive, tag: str) -> None:
 def _finish(drive: Drive, results: list[Attempt]) -> Taken:
     """The operation to commit and what to perform after it."""
     run = drive.run
+    refuse_strangers(drive)
     update(drive)
     due = next_due(run.pending.values())
     outcome = drive.replay.outcome

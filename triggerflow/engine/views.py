@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from triggerflow.core.codec import ValueCodec
-    from triggerflow.store.records import FiringRecord, InstanceRecord, ProgressRecord
+    from triggerflow.store.records import (
+        FiringRecord,
+        InstanceRecord,
+        ProgressRecord,
+        TaskRecord,
+    )
 
 
 @attrs.frozen
@@ -164,6 +169,57 @@ class Instance:
             activity=record.activity,
             trigger=record.trigger,
             trigger_cid=record.trigger_cid,
+        )
+
+
+@attrs.frozen
+class Task:
+    """A queued call that has no result yet.
+
+    Attributes:
+        instance: id of the instance that waits for it.
+        tag: its tag there, in that generation.
+        step: the step's registered name.
+        state: ``ready`` (a worker may claim it once it is due), ``running`` (`worker` has
+            it), or ``failed`` (its last attempt did, and its flow decides what follows).
+        attempt: how many attempts were begun.
+        due: from when on it may be claimed, in seconds since the epoch.
+        armed: since when it is queued.
+        worker: the number of the worker that runs it, as `doctor` shows it.
+        crashes: how often in a row its worker died with it.
+    """
+
+    instance: str
+    generation: int
+    tag: str
+    queue: str
+    step: str
+    state: str
+    attempt: int
+    due: float | None
+    armed: float
+    worker: int | None
+    crashes: int
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> Task:
+        """The task behind a stored record."""
+        if record.owner is not None:
+            state = "running"
+        else:
+            state = "failed" if record.due is None else "ready"
+        return cls(
+            record.instance,
+            record.generation,
+            record.tag,
+            record.queue,
+            record.step,
+            state,
+            record.attempt,
+            record.due,
+            record.armed,
+            record.owner,
+            record.crashes,
         )
 
 

@@ -1,4 +1,4 @@
-"""What a turn does towards others, in its own commit: children, messages, activities.
+"""What a turn does towards others, in its own commit: children, messages, tasks, activities.
 
 An act that can't be done (the target has ended, the key is held) refuses the whole turn: the
 outcome is `CONFLICT` and names the tags, nothing is written, and the owner takes the turn
@@ -90,6 +90,38 @@ class CloseWait:
 
 
 @attrs.define(slots=True)
+class OpenTask:
+    """Offer a call to a queue: a worker that serves it may claim it from now on.
+
+    `args` are its arguments, encoded; `timeout` is for each attempt, in seconds; `key` is the
+    user's, under which a result may be recorded.
+    """
+
+    tag: str
+    queue: str
+    step: str
+    args: bytes
+    at: float
+    timeout: float | None = None
+    key: str | None = None
+
+
+@attrs.define(slots=True)
+class RearmTask:
+    """A failed attempt is followed by another one, from `due` on."""
+
+    tag: str
+    due: float
+
+
+@attrs.define(slots=True)
+class CloseTask:
+    """Nobody waits for this queued call any more: what an attempt brings is refused."""
+
+    tag: str
+
+
+@attrs.define(slots=True)
 class SetAttributes:
     """Search attributes: all of them, encoded, and those that change, None to remove."""
 
@@ -130,6 +162,9 @@ Act = (
     | EmitActivity
     | OpenWait
     | CloseWait
+    | OpenTask
+    | RearmTask
+    | CloseTask
     | SetAttributes
     | RecordResult
     | ContinueAsNew

@@ -6,7 +6,8 @@ and says so, and its neighbours land all the same. An unexpected error rolls the
 batch back and is raised.
 
 In a batch, the store decides in one order: the worker's fence, heartbeats, turns and blocks,
-appends, starts, dispatches, messages, waits, unblocks, terminations, releases, claims.
+appends, starts, dispatches, messages, waits, unblocks, terminations, heartbeats and answers of
+tasks, releases, claims, claims of tasks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import attrs
 
 from triggerflow.store.acts import Act, Refusal
 from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.records import Claimed, FiringRecord
+from triggerflow.store.records import Claimed, ClaimedTask, FiringRecord
 
 
 class Verdict(Enum):
@@ -48,12 +49,14 @@ class Outcome:
         inbox: number of the inbox row (messages).
         woken: the instance has messages that this turn had not seen (turns).
         claimed: what the worker owns from now on (claims, appends, starts).
+        tasks: what it holds from now on (claims of tasks).
         more: there may be more to claim (claims).
-        suspects: instances wait that must run alone (claims).
-        next_due: when the next parked instance is due, or None (claims).
+        suspects: instances or tasks wait that must run alone (claims).
+        next_due: when the next parked instance, or task, is due, or None (claims).
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
-        told: (number, owner) of other instances that got a message (turns, terminations).
+        told: (number, owner) of other instances that got a message (turns, terminations,
+            answers).
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
     """
@@ -74,6 +77,7 @@ class Outcome:
     told: tuple[tuple[int, int | None], ...] = ()
     emitted: bool = False
     refusals: tuple[Refusal, ...] = ()
+    tasks: tuple[ClaimedTask, ...] = ()
 
 
 APPLIED = Outcome(Verdict.APPLIED)
@@ -316,6 +320,69 @@ class Claim:
     warm: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
 
 
+@attrs.define(slots=True)
+class ClaimTasks:
+    """Take tasks of these queues and steps that are due, the oldest first, as their holder.
+
+    Each claim gives a task a new token, larger than all before, and counts an attempt. Only
+    who holds it, with that token, may say something of it.
+
+    Attributes:
+        limit: how many at most.
+        now: what counts as due.
+        alone: the worker owns and holds nothing, so it may take a task whose holders died
+            twice; then it gets that one only.
+    """
+
+    limit: int
+    queues: frozenset[str]
+    steps: frozenset[str]
+    now: float
+    alone: bool = False
+
+
+@attrs.define(slots=True)
+class TaskHeartbeat:
+    """Keep what a queued step said last of its progress.
+
+    Precondition: the worker's epoch holds, and it holds the task with this token; else
+    `FENCED`, or `GONE` where there is no such task any more.
+    """
+
+    task: int
+    token: int
+    number: int
+    generation: int
+    tag: str
+    details: bytes
+    at: float
+
+
+@attrs.define(slots=True)
+class FinishTask:
+    """Tell an instance what an attempt of a queued call came to.
+
+    Precondition as for `TaskHeartbeat`. It inserts an inbox row of kind ``task``, and wakes
+    the instance. A task whose answer is `final` goes; another one waits, held by nobody,
+    until a turn arms it again or withdraws it. The last token and digest are kept, until the
+    generation ends: the same answer once more is a `DUPLICATE`, another one a `CONFLICT`.
+
+    Attributes:
+        digest: stands for the answer.
+        final: no further attempt can follow it.
+    """
+
+    task: int
+    token: int
+    number: int
+    generation: int
+    tag: str
+    payload: bytes
+    digest: bytes
+    final: bool
+    at: float
+
+
 Operation = (
     Append
     | Dispatch
@@ -330,6 +397,9 @@ Operation = (
     | Scanned
     | Release
     | Claim
+    | TaskHeartbeat
+    | FinishTask
+    | ClaimTasks
 )
 
 
@@ -340,8 +410,8 @@ class Batch:
     Attributes:
         operations: what to do.
         now: the time that the batch stamps on the worker's row.
-        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, releases and
-            claims.
+        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, answers, releases
+            and claims.
     """
 
     operations: list[Any]

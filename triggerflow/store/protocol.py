@@ -20,6 +20,8 @@ from triggerflow.store.records import (
     ProgressRecord,
     Pruned,
     RemovedRecord,
+    TaskCount,
+    TaskRecord,
     TriggerRecord,
     WaitRecord,
     Where,
@@ -58,20 +60,31 @@ class Store(Protocol):
         ...
 
     def register_worker(
-        self, *, build: str, flows: Iterable[tuple[str, int]], now: float
+        self,
+        *,
+        build: str,
+        flows: Iterable[tuple[str, int]],
+        now: float,
+        serves: Iterable[tuple[str, str]] = (),
     ) -> tuple[int, int]:
-        """A new worker's (id, epoch), its lease held by this process."""
+        """A new worker's (id, epoch), its lease held by this process.
+
+        Args:
+            flows: (name, version) of every flow that it knows.
+            serves: (queue, step) of every queue that it serves and step that it knows.
+        """
         ...
 
     def forget_worker(self, worker: int) -> None:
-        """Hand all that a worker owns back, runnable, and remove it."""
+        """Hand all that a worker owns or holds back, and remove it."""
 
     def reap(self, silent: Mapping[int, float] | None = None) -> int:
-        """Fence dead workers and free what they owned; how many instances were freed.
+        """Fence dead workers and free what they owned or held; how much that was.
 
         Dead is a worker whose process is gone, or one of `silent` that still shows the sign
         of life (`WorkerRecord.seen`) given there: its caller has watched it show no other
-        for longer than the lease. Each instance that it owned counts one crash.
+        for longer than the lease. Each instance that it owned counts one crash, and so does
+        each task that it held; at the limit, a task's call is told that it failed.
         """
         ...
 
@@ -229,6 +242,24 @@ class Store(Protocol):
 
     def recorded(self, step: str, key: str) -> bytes | None:
         """The result that is recorded under a user's key."""
+        ...
+
+    def tasks(
+        self, queue: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[TaskRecord]:
+        """Queued calls of one queue, or of all, oldest first, those above number `after`."""
+        ...
+
+    def tasks_of(self, number: int) -> list[TaskRecord]:
+        """The queued calls of one instance."""
+        ...
+
+    def held(self, worker: int) -> set[tuple[int, int]]:
+        """(task, token) of everything that a worker holds."""
+        ...
+
+    def task_counts(self) -> list[TaskCount]:
+        """How many tasks there are of each step in each queue."""
         ...
 
     def workers(self) -> list[WorkerRecord]:

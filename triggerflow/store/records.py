@@ -166,6 +166,72 @@ class Claimed:
 
 
 @attrs.frozen
+class ClaimedTask:
+    """A task that a worker now holds, with all that it needs to run it.
+
+    Attributes:
+        id: the store's number of the task.
+        token: what the holder must show.
+        number: the store's number of its instance; `instance` is the public id.
+        args: encoded.
+        attempt: 1 for the first one; those that a crash cut off count.
+        recorded: the result that is recorded under the call's key, encoded, or None.
+        details: what an earlier attempt said last of its progress.
+    """
+
+    id: int
+    token: int
+    number: int
+    instance: str
+    generation: int
+    tag: str
+    queue: str
+    step: str
+    args: bytes
+    attempt: int
+    crashes: int
+    timeout: float | None
+    recorded: bytes | None = None
+    details: bytes | None = None
+
+
+@attrs.frozen
+class TaskRecord:
+    """A queued call as stored.
+
+    Attributes:
+        instance: its instance's public id.
+        attempt: how many attempts were begun.
+        due: from when on it may be claimed; None while its flow decides on a failed attempt.
+        owner: the worker that holds it, or None.
+    """
+
+    id: int
+    instance: str
+    generation: int
+    tag: str
+    queue: str
+    step: str
+    attempt: int
+    due: float | None
+    armed: float
+    owner: int | None
+    token: int
+    crashes: int
+
+
+@attrs.frozen
+class TaskCount:
+    """How many tasks of a step stand in a queue, and how many of them a worker holds."""
+
+    queue: str
+    step: str
+    tasks: int
+    held: int
+    oldest: float
+
+
+@attrs.frozen
 class WaitRecord:
     """An open wait for an activity.
 
@@ -244,7 +310,7 @@ class RemovedRecord:
 
 @attrs.frozen
 class WorkerRecord:
-    """A registered worker."""
+    """A registered worker; `serves` has (queue, step), `holds` counts tasks."""
 
     id: int
     epoch: int
@@ -253,6 +319,8 @@ class WorkerRecord:
     seen: float
     alive: bool
     owned: int
+    holds: int = 0
+    serves: tuple[tuple[str, str], ...] = ()
 
 
 @attrs.frozen

@@ -100,6 +100,7 @@ def crash_everywhere(
     make_store: Callable[[], Store],
     *,
     audit: Callable[[Store], None] | None = None,
+    **settings: Any,
 ) -> CrashReport:
     """Run a scenario with a crash at each of its commit points, on virtual time.
 
@@ -110,19 +111,20 @@ def crash_everywhere(
             ``start(key=)``, ``signal(dedup=)``.
         make_store: makes a new, empty store.
         audit: looks at the store after each run, and raises if it finds something wrong.
+        settings: more of the engine's, such as ``queues=["gpu"]``.
 
     Raises:
         AssertionError: a run ended differently, or never.
     """
     counting = CrashingStore(make_store())
-    end = _run(make_app, scenario, counting)
+    end = _run(make_app, scenario, counting, settings)
     _finish(counting, audit)
     points = counting.writes
     runs = 0
     for at in range(1, points + 1):
         for after in (False, True):
             store = CrashingStore(make_store(), at=at, after=after)
-            found = _run(make_app, scenario, store)
+            found = _run(make_app, scenario, store, settings)
             side = "after" if after else "before"
             if found != end:
                 raise AssertionError(
@@ -147,13 +149,15 @@ def _run(
     make_app: Callable[[Any], App],
     scenario: Callable[[Engine], Awaitable[Any]],
     store: CrashingStore,
+    settings: dict[str, Any],
 ) -> Any:
     clock = LoopClock()
 
     async def lives() -> Any:
         for _ in range(_MOST_STARTS):
             try:
-                async with make_app(store).open(**virtual_settings(clock)) as engine:
+                options = virtual_settings(clock) | settings
+                async with make_app(store).open(**options) as engine:
                     return await scenario(engine)
             except Crash:
                 continue

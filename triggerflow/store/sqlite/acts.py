@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.acts import (
     AwaitChild,
     CancelChild,
+    CloseTask,
     CloseWait,
     ContinueAsNew,
     EmitActivity,
+    OpenTask,
     OpenWait,
+    RearmTask,
     RecordResult,
     Refusal,
     SendMessage,
@@ -24,7 +27,7 @@ from triggerflow.store.acts import (
     SpawnChild,
 )
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import generations, kin
+from triggerflow.store.sqlite import generations, kin, tasks
 from triggerflow.store.sqlite.arrivals import Arrivals, holder, next_number
 from triggerflow.store.sqlite.reads import searchable
 from triggerflow.store.sqlite.registry import generation as registry_generation
@@ -165,6 +168,12 @@ class _Writing:
                 "DELETE FROM wait WHERE instance = ? AND generation = ? AND tag = ?",
                 (turn.number, turn.generation, act.tag),
             )
+        elif isinstance(act, OpenTask):
+            tasks.arm(db, turn, act)
+        elif isinstance(act, RearmTask):
+            tasks.rearm(db, turn, act)
+        elif isinstance(act, CloseTask):
+            tasks.withdraw(db, turn, act)
         elif isinstance(act, SetAttributes):
             _set_attributes(db, turn.number, act)
         elif isinstance(act, RecordResult):

@@ -10,7 +10,9 @@ from triggerflow.store.operations import (
     Batch,
     Block,
     Claim,
+    ClaimTasks,
     Dispatch,
+    FinishTask,
     Heartbeat,
     Outcome,
     Release,
@@ -18,6 +20,7 @@ from triggerflow.store.operations import (
     Scanned,
     Send,
     Start,
+    TaskHeartbeat,
     Terminate,
     Turn,
     Unblock,
@@ -28,12 +31,23 @@ from triggerflow.store.sqlite import (
     claims,
     messages,
     progress,
+    tasks,
     turns,
     waits,
     workers,
 )
 
-_NEEDS_WORKER: Final = (Heartbeat, Turn, Block, Release, Claim)
+_NEEDS_WORKER: Final = (
+    Heartbeat,
+    Turn,
+    Block,
+    TaskHeartbeat,
+    FinishTask,
+    Release,
+    Claim,
+    ClaimTasks,
+)
+_CLAIMS: Final = {Claim, ClaimTasks}
 _WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
 
 
@@ -51,7 +65,7 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         number, epoch = batch.worker
         # A claim that finds nothing must write nothing: idle workers would wake each other
         # for ever.
-        if list(groups) == [Claim]:
+        if groups.keys() <= _CLAIMS:
             may = workers.is_current(db, number, epoch)
         else:
             may = workers.fence(db, number, epoch, batch.now)
@@ -83,8 +97,15 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         outcomes[index] = messages.unblock(db, op)
     for index, op in groups.get(Terminate, ()):
         outcomes[index] = messages.terminate(db, op)
+    if TaskHeartbeat in groups and worker is not None:
+        tasks.beat(db, worker, groups[TaskHeartbeat], outcomes)
+    if FinishTask in groups and worker is not None:
+        # After the turns: one that withdraws its task comes before the answer.
+        tasks.finish(db, worker, groups[FinishTask], outcomes)
     if Release in groups and worker is not None:
         turns.release(db, worker, groups[Release], outcomes)
     if Claim in groups and worker is not None:
         claims.claim(db, worker, groups[Claim], outcomes)
+    if ClaimTasks in groups and worker is not None:
+        tasks.claim(db, worker, groups[ClaimTasks], outcomes)
     return outcomes

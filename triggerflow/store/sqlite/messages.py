@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import kin
+from triggerflow.store.sqlite import kin, tasks
 from triggerflow.store.sqlite.arrivals import next_number
 from triggerflow.store.sqlite.progress import clear_instances
 from triggerflow.store.sqlite.turns import clear_inboxes
@@ -162,6 +162,7 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
     )
     db.execute("DELETE FROM tried WHERE instance = ?", (number,))
     db.execute("DELETE FROM wait WHERE instance = ?", (number,))
+    tasks.clear_instances(db, [(number,)])
     clear_inboxes(db, [number])
     clear_instances(db, [(number,)])
     letters = kin.cancel_children(db, [(number, op.at)], _NONE)

@@ -36,6 +36,11 @@ def write(
             outcomes[index] = Outcome(Verdict.GONE, detail=status)
         else:
             outcomes[index] = FENCED
+    keep(db, rows)
+
+
+def keep(db: sqlite3.Connection, rows: Iterable[tuple[int, int, str, bytes, float]]) -> None:
+    """Keep what calls said last: (instance, generation, tag, details, time)."""
     db.executemany(
         "INSERT INTO progress (instance, generation, tag, details, at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET details = excluded.details, at = excluded.at",

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 # Every table with rows of an instance under its number, but for `instance` itself and
 # `inbox`, whose indexes are partial. A test compares this with the schema.
-OWNED: Final = ("log", "generation", "tried", "wait", "task", "progress", "attribute")
+OWNED: Final = (
+    "log",
+    "generation",
+    "tried",
+    "wait",
+    "task",
+    "task_answer",
+    "progress",
+    "attribute",
+)
 
 # The log rows of so many are removed in one transaction, and of one instance at least: it
 # is removed whole or not at all.

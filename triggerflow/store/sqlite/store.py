@@ -24,6 +24,7 @@ from triggerflow.store.sqlite import (
     registry,
     retention,
     schema,
+    tasks,
     turns,
     waits,
     workers,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
         Position,
         ProgressRecord,
         RemovedRecord,
+        TaskCount,
+        TaskRecord,
         TriggerRecord,
         WaitRecord,
         Where,
@@ -160,12 +163,17 @@ class SqliteStore:
         return self._write(lambda db: carry_out(db, batch))
 
     def register_worker(
-        self, *, build: str, flows: Iterable[tuple[str, int]], now: float
+        self,
+        *,
+        build: str,
+        flows: Iterable[tuple[str, int]],
+        now: float,
+        serves: Iterable[tuple[str, str]] = (),
     ) -> tuple[int, int]:
         """Register a worker of this process; see `Store.register_worker`."""
 
         def work(db: sqlite3.Connection) -> int:
-            number = workers.register(db, build=build, flows=flows, now=now)
+            number = workers.register(db, build=build, flows=flows, serves=serves, now=now)
             # Before the commit: nobody may see the row without the lock.
             self._lock().hold(number)
             self._workers.add(number)
@@ -334,6 +342,24 @@ class SqliteStore:
     def recorded(self, step: str, key: str) -> bytes | None:
         """See `Store.recorded`."""
         return self._read(lambda db: reads.recorded(db, step, key))
+
+    def tasks(
+        self, queue: str | None = None, *, after: int = 0, limit: int = 100
+    ) -> list[TaskRecord]:
+        """See `Store.tasks`."""
+        return self._read(lambda db: tasks.of_queue(db, queue, after, limit))
+
+    def tasks_of(self, number: int) -> list[TaskRecord]:
+        """See `Store.tasks_of`."""
+        return self._read(lambda db: tasks.of_instance(db, number))
+
+    def held(self, worker: int) -> set[tuple[int, int]]:
+        """See `Store.held`."""
+        return self._read(lambda db: tasks.held(db, worker))
+
+    def task_counts(self) -> list[TaskCount]:
+        """See `Store.task_counts`."""
+        return self._read(tasks.backlog)
 
     def workers(self) -> list[WorkerRecord]:
         """See `Store.workers`."""

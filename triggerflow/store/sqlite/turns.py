@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import acts, generations, kin
+from triggerflow.store.sqlite import acts, generations, kin, tasks
 from triggerflow.store.sqlite.progress import clear, clear_instances
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def _write(
     ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:
         clear_instances(db, ended)
+        tasks.clear_instances(db, ended)
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from triggerflow.store.records import CRASH_LIMIT, WorkerRecord
+from triggerflow.store.sqlite import tasks
 
 if TYPE_CHECKING:
     import sqlite3
 
 
 def register(
-    db: sqlite3.Connection, *, build: str, flows: Iterable[tuple[str, int]], now: float
+    db: sqlite3.Connection,
+    *,
+    build: str,
+    flows: Iterable[tuple[str, int]],
+    serves: Iterable[tuple[str, str]],
+    now: float,
 ) -> int:
     """Insert a worker's row; its epoch is 1."""
     cursor = db.execute(
@@ -24,6 +31,10 @@ def register(
     db.executemany(
         "INSERT OR IGNORE INTO worker_flow VALUES (?, ?, ?)",
         [(worker, flow, version) for flow, version in flows],
+    )
+    db.executemany(
+        "INSERT OR IGNORE INTO worker_queue VALUES (?, ?, ?)",
+        [(worker, queue, step) for queue, step in serves],
     )
     return worker
 
@@ -45,21 +56,23 @@ def is_current(db: sqlite3.Connection, worker: int, epoch: int) -> bool:
 def remove(db: sqlite3.Connection, worker: int) -> None:
     """Take a worker's row away; it must own nothing any more."""
     db.execute("DELETE FROM worker_flow WHERE worker = ?", (worker,))
+    db.execute("DELETE FROM worker_queue WHERE worker = ?", (worker,))
     db.execute("DELETE FROM worker WHERE id = ?", (worker,))
 
 
 def hand_back(db: sqlite3.Connection, worker: int) -> None:
-    """Make runnable what a worker owns, without counting a crash."""
+    """Make runnable what a worker owns or holds, without counting a crash."""
     db.execute(
         "UPDATE instance SET owner = NULL WHERE owner = ? AND status = 'running'", (worker,)
     )
+    tasks.hand_back(db, worker)
 
 
 def reap(
     db: sqlite3.Connection, *, silent: Mapping[int, float], alive: Callable[[int], bool]
 ) -> int:
     """Free what dead workers owned; see `Store.reap`."""
-    freed = 0
+    freed = held = 0
     for worker, seen in db.execute("SELECT id, seen FROM worker").fetchall():
         # A sign of life since the caller looked saves it.
         if alive(worker) and silent.get(worker) != seen:
@@ -70,6 +83,7 @@ def reap(
             " WHERE owner = ? AND status = 'running'",
             (worker,),
         ).rowcount
+        held += tasks.free(db, worker, seen)
         db.execute("UPDATE outbox SET owner = NULL WHERE owner = ?", (worker,))
         remove(db, worker)
     if freed:
@@ -80,15 +94,21 @@ def reap(
             " WHERE status = 'running' AND owner IS NULL AND crashes >= ?",
             (CRASH_LIMIT,),
         )
-    return freed
+    return freed + held
 
 
 def all_of(db: sqlite3.Connection, alive: Callable[[int], bool]) -> list[WorkerRecord]:
     """Every registered worker."""
+    serves: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for worker, queue, step in db.execute("SELECT worker, queue, step FROM worker_queue"):
+        serves[worker].append((queue, step))
     return [
-        WorkerRecord(worker, epoch, build, pid, seen, alive(worker), owned)
-        for worker, epoch, build, pid, seen, owned in db.execute(
+        WorkerRecord(
+            worker, epoch, build, pid, seen, alive(worker), owned, holds, tuple(serves[worker])
+        )
+        for worker, epoch, build, pid, seen, owned, holds in db.execute(
             "SELECT w.id, w.epoch, w.build, w.pid, w.seen, (SELECT count(*) FROM instance"
-            " WHERE owner = w.id AND status = 'running') FROM worker w ORDER BY w.id"
+            " WHERE owner = w.id AND status = 'running'),"
+            " (SELECT count(*) FROM task WHERE owner = w.id) FROM worker w ORDER BY w.id"
         ).fetchall()
     ]

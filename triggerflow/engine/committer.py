@@ -85,8 +85,6 @@ class Committer:
         self._waiting: deque[tuple[Any, Any]] = deque()
         self._kicks: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
-        # Who waits for an answer -> whether one can still come.
-        self._asking: dict[trio.Event, bool] = {}
         self._gathering = 0
         self._awake = False
         self._deferred = False
@@ -127,7 +125,7 @@ class Committer:
         Raises:
             Exception: what the store raised.
         """
-        found: Outcome = await self._delivered(
+        found: Outcome = await _delivered(
             lambda deliver: self.submit(operation, deliver), first
         )
         return found
@@ -161,7 +159,7 @@ class Committer:
             for index, operation in enumerate(operations):
                 self.submit(operation, partial(deliver, index))
         if operations:
-            await self._until(done)
+            await done.wait()
         for result in found:
             if isinstance(result, Exception):
                 raise result
@@ -176,39 +174,8 @@ class Committer:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run a blocking store call between two batches and wait for its result."""
-        found: T = await self._delivered(lambda deliver: self.call(work, deliver))
+        found: T = await _delivered(lambda deliver: self.call(work, deliver))
         return found
-
-    async def _delivered(
-        self,
-        begin: Callable[[Callable[[Any], None]], None],
-        first: Callable[[Any], None] | None = None,
-    ) -> Any:
-        """Wait for what a `deliver` callback gets; exceptions are raised."""
-        done = trio.Event()
-        found: list[Any] = []
-
-        def deliver(result: Any) -> None:
-            found.append(result)
-            done.set()
-            if first is not None and not isinstance(result, Exception):
-                first(result)
-
-        begin(deliver)
-        await self._until(done)
-        if isinstance(found[0], Exception):
-            raise found[0]
-        return found[0]
-
-    async def _until(self, done: trio.Event) -> None:
-        """Wait for an answer, or for the end of a store that gives none any more."""
-        self._asking[done] = True
-        try:
-            await done.wait()
-            if not self._asking[done]:
-                raise EngineClosed("the store")
-        finally:
-            del self._asking[done]
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
@@ -278,14 +245,7 @@ class Committer:
             for deliver, result in results:
                 deliver(result)
         if died is not None:
-            self._die(died)
-
-    def _die(self, error: BaseException) -> None:
-        """Nobody who asked will hear anything: they are cancelled, the shielded ones told."""
-        self.fatal(error)
-        for done in self._asking:
-            self._asking[done] = False
-            done.set()
+            self.fatal(died)
 
     # --- the thread's side
 
@@ -380,3 +340,24 @@ class Committer:
             if died is not None:
                 return results, died
         return results, None
+
+
+async def _delivered(
+    begin: Callable[[Callable[[Any], None]], None],
+    first: Callable[[Any], None] | None = None,
+) -> Any:
+    """Wait for what a `deliver` callback gets; exceptions are raised."""
+    done = trio.Event()
+    found: list[Any] = []
+
+    def deliver(result: Any) -> None:
+        found.append(result)
+        done.set()
+        if first is not None and not isinstance(result, Exception):
+            first(result)
+
+    begin(deliver)
+    await done.wait()
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]

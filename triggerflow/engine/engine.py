@@ -201,12 +201,8 @@ class Engine(Starting):
             try:
                 await self._draining.run(self._settings.drain)
             except Exception:
-                if self._died is None:
-                    # Closing the store hands back what it can; the rest goes with the lease.
-                    log.exception("the engine could not be drained to its end")
-        if self._died is not None:
-            self.abandon()
-            return
+                # Closing the store hands back what it can; the rest goes with the lease.
+                log.exception("the engine could not be drained to its end")
         self._reader.close()
         await self._committer.run(self._store.close)
         await self._committer.close()

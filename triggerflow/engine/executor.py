@@ -143,6 +143,7 @@ class Executor:
         self.warm_lengths.pop(run.number, None)
         try:
             if claimed.log is None and warm is not None and not run.retried:
+                # Nothing ran when it was parked, so nothing need be performed.
                 run.take_over(warm)
             else:
                 if warm is not None:
@@ -150,14 +151,13 @@ class Executor:
                 rows = claimed.log
                 if rows is None:
                     rows = tuple(self._store.log(run.number, run.generation))
-                run.redrive(rows, claimed.pending, self._codec)
+                replay = run.redrive(rows, claimed.pending, self._codec)
+                # Every call that runs nowhere must be performed; those of the stored
+                # pending set were armed by an owner that is gone.
+                replay.armed[:] = list(replay.pending)
         except Exception as error:  # noqa: BLE001
             self._block(run, error)
             return
-        if run.replay is not None:
-            # Every call that runs nowhere must be performed; those of the stored pending
-            # set were armed by an owner that is gone.
-            run.replay.armed[:] = list(run.replay.pending)
         run.note_due(self._clock.now())
         run.watch(self._timers, self._timer_fired)
         self._turn(run)
@@ -398,16 +398,15 @@ class Executor:
 
     # --- timers
 
-    def _timer_fired(self, run: Running, tag: str) -> None:
-        kept = run.pending.get(tag)
-        if run.gone or self.owned.get(run.number) is not run or kept is None:
+    def _timer_fired(self, run: Running) -> None:
+        if run.gone or self.owned.get(run.number) is not run:
             return
-        if kept.due is not None and kept.due > self._clock.now():
+        run.note_due(self._clock.now())
+        if run.due:
+            self._turn(run)
+        else:
             # The clock was set back in this very moment: it comes again.
             run.watch(self._timers, self._timer_fired)
-        elif kept.due is not None and tag not in run.due:
-            run.due.append(tag)
-            self._turn(run)
 
     def next_timers(self) -> tuple[float | None, float | None]:
         """When the next ones fire: by the wall clock, and by the steady one."""

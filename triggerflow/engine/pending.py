@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.children import Child, JoinChild, child_id
@@ -37,7 +36,7 @@ def update(drive: Drive) -> None:
         if kept is None:
             due = effect.due(drive.now) if hasattr(effect, "due") else None
             kept = Pending(replay.digest_of(waiting), due, 0, _since(effect, drive.now))
-            pending[tag] = kept
+            run.arm(tag, kept)
             if not effect.runs:
                 _armed(drive, tag, waiting)
         if effect.runs and kept.due is None and tag not in attempts and tag not in perform:
@@ -80,15 +79,6 @@ def _dropped(drive: Drive, tag: str) -> None:
         drive.acts.append(acts.CancelChild(child, none, drive.now, forget=True))
     elif kind == "wait_activity":
         drive.acts.append(acts.CloseWait(tag))
-
-
-def next_due(kept: Iterable[Pending]) -> float | None:
-    """The earliest due time, or None."""
-    found = None
-    for each in kept:
-        if each.due is not None and (found is None or each.due < found):
-            found = each.due
-    return found
 
 
 def _why_dropped(run: Running, replay: Replay) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.driver import Replay
@@ -41,12 +42,14 @@ class Running:
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
         progress: (generation, tag) -> what that call said last, encoded.
-        watched: tag -> the timer that was set for it.
+        dues: a heap of what is due when: (time, number, tag); some of it may be stale.
+        watched: the timer that is set for the earliest of them.
         busy: a turn is in flight; what comes meanwhile waits for the next.
         gone: this worker no longer owns it.
     """
 
     __slots__ = (
+        "armed",
         "attempts",
         "attributes",
         "busy",
@@ -56,6 +59,7 @@ class Running:
         "crashes",
         "depth",
         "due",
+        "dues",
         "ended",
         "ending",
         "flow",
@@ -125,7 +129,9 @@ class Running:
         self.due: list[str] = []
         self.retried: list[InboxRow] = []
         self.fresh = False
-        self.watched: dict[str, Timer] = {}
+        self.armed = 0
+        self.dues: list[tuple[float, int, str]] = []
+        self.watched: Timer | None = None
         self.busy = False
         self.gone = False
         self.trouble = 0
@@ -164,7 +170,9 @@ class Running:
         # next turn writes its entry.
         entries += [Entry(RETRIED, at=self.last_at) for _ in self.retried]
         stored = None if pending is None else decode_pending(codec.decode(pending))
-        self.pending = dict(stored or {})
+        self.pending, self.dues = {}, []
+        for tag, kept in (stored or {}).items():
+            self.arm(tag, kept)
         self.joining = {}
         positions = {} if self.positions is None else dict(codec.decode(self.positions))
         self.replay = replay = Replay(
@@ -194,7 +202,9 @@ class Running:
     def take_over(self, warm: Running) -> None:
         """Go on with the live replay that another claim left."""
         self.replay, warm.replay = warm.replay, None
-        self.pending = warm.pending
+        self.pending, self.dues, self.armed = warm.pending, warm.dues, warm.armed
+        # What came due while the turn that parked it was in flight.
+        self.due = warm.due
         self.joining = warm.joining
         self.last_at = warm.last_at
 
@@ -229,35 +239,49 @@ class Running:
             self.ending[tag] = attempt
             attempt.cancel(cause)
 
-    def watch(self, timers: Timers, fired: Callable[[Running, str], None]) -> None:
-        """Have a timer for each due time, and no other."""
-        watched, self.watched = self.watched, {}
-        for tag, kept in self.pending.items():
-            if kept.due is None:
-                continue
-            timer = watched.pop(tag, None)
-            # One that has fired too early, by a clock that was set back, is set anew.
-            if timer is None or timer[0] != kept.due or timer[2] is None:
-                if timer is not None:
-                    timers.cancel(timer)
-                timer = timers.at(kept.due, partial(fired, self, tag))
-            self.watched[tag] = timer
-        for timer in watched.values():
+    def arm(self, tag: str, kept: Pending) -> None:
+        """Keep a request, and remember when it is due."""
+        self.pending[tag] = kept
+        if kept.due is not None:
+            self.armed += 1
+            heappush(self.dues, (kept.due, self.armed, tag))
+
+    @property
+    def next_due(self) -> float | None:
+        """The earliest due time among the pending, or None."""
+        dues = self.dues
+        while dues:
+            due, _, tag = dues[0]
+            kept = self.pending.get(tag)
+            if kept is not None and kept.due == due:
+                return due
+            heappop(dues)
+        return None
+
+    def watch(self, timers: Timers, fired: Callable[[Running], None]) -> None:
+        """Have one timer, for the earliest due time."""
+        due = self.next_due
+        timer = self.watched
+        # One that has fired too early, by a clock that was set back, is set anew.
+        if timer is not None and (timer[0] != due or timer[2] is None):
             timers.cancel(timer)
+            timer = None
+        if timer is None and due is not None:
+            timer = timers.at(due, partial(fired, self))
+        self.watched = timer
 
     def unwatch(self, timers: Timers) -> None:
-        """Its timers must not outlive it: a week's timeout would keep it for a week."""
-        for timer in self.watched.values():
-            timers.cancel(timer)
-        self.watched = {}
+        """Its timer must not outlive it: a week's timeout would keep it for a week."""
+        if self.watched is not None:
+            timers.cancel(self.watched)
+            self.watched = None
 
     def note_due(self, now: float) -> None:
-        """Take note of every timer that has fired by now."""
-        self.due = [
-            tag
-            for tag, kept in self.pending.items()
-            if kept.due is not None and kept.due <= now
-        ]
+        """Take note of all that is due by now, the earliest first."""
+        due = self.next_due
+        while due is not None and due <= now:
+            self.due.append(heappop(self.dues)[2])
+            due = self.next_due
 
     def give_back(self, results: list[Attempt], messages: list[InboxRow]) -> None:
         """Take back what a turn took whose commit failed."""

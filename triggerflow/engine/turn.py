@@ -26,7 +26,7 @@ from triggerflow.core.outcomes import Continued, Done
 from triggerflow.engine.clock import new_seed
 from triggerflow.engine.drive import NONE, Drive
 from triggerflow.engine.letters import children, messages
-from triggerflow.engine.pending import next_due, update
+from triggerflow.engine.pending import update
 from triggerflow.engine.settling import settle
 from triggerflow.errors import TimedOut
 from triggerflow.store.acts import CloseWait, ContinueAsNew, RecordResult
@@ -176,8 +176,8 @@ def _result(drive: Drive, attempt: Attempt) -> None:
             # Such as RetryAfter("soon"): the step's mistake, and no divergence.
             delay, failure = None, Failure.of(error)
         if delay is not None:
-            drive.run.pending[tag] = attrs.evolve(
-                kept, due=drive.now + delay, attempts=kept.attempts + 1
+            drive.run.arm(
+                tag, attrs.evolve(kept, due=drive.now + delay, attempts=kept.attempts + 1)
             )
             return
     drive.fail(tag, failure)
@@ -217,7 +217,7 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
     """The operation to commit and what to perform after it."""
     run = drive.run
     update(drive)
-    due = next_due(run.pending.values())
+    due = run.next_due
     outcome = drive.replay.outcome
     value = None
     if outcome is None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class SpawnChild:
     """Start a child; its parent is the instance of the turn. Refused: ``key``, by its holder.
 
+    One that is there already is waited for instead.
+
     Attributes:
         awaited: the parent waits for its end from now on.
         abandoned: it goes on when the parent is cancelled.

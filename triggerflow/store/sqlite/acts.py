@@ -78,7 +78,7 @@ class Checking:
         if new.key is None:
             return None
         rival = holder(self._db, new, keys)
-        if rival is not None:
+        if rival is not None and rival[0] != new.id:
             return Refusal(act.tag, "key", rival[0])
         keys[(new.namespace, new.flow, new.key)] = new
         return None
@@ -141,7 +141,11 @@ class _Writing:
 
     def act(self, turn: Turn, act: Any) -> None:
         db = self.db
-        if isinstance(act, SpawnChild):
+        if isinstance(act, SpawnChild) and _exists(db, act.instance.id):
+            # A retry voided the failure that had ended the wait for it.
+            if act.awaited:
+                self.joins.setdefault(turn.number, []).append(act.instance.id)
+        elif isinstance(act, SpawnChild):
             self.rows.instance(
                 act.instance,
                 None,
@@ -227,11 +231,17 @@ class _Writing:
         ]
         cancelled = [(number, at) for number, status, _, at in ended if status == "cancelled"]
         letters += kin.cancel_children(db, cancelled, b"\xf6")
-        letters += kin.tell_parents(db, ended, gone)
         at = max((turn.at for _, turn in won), default=0.0)
         for parent, children in self.joins.items():
             letters += kin.answer_joins(db, parent, children, at)
+        # After the joins: a child that ends in this very batch must know who waits for it.
+        letters += kin.tell_parents(db, ended, gone)
         return kin.post(db, [each for each in letters if each[0] not in gone])
+
+
+def _exists(db: sqlite3.Connection, id: str) -> bool:
+    row = db.execute("SELECT 1 FROM instance WHERE public_id = ?", (id,)).fetchone()
+    return row is not None
 
 
 def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> None:

@@ -78,7 +78,8 @@ class Checking:
         if new.key is None:
             return None
         rival = holder(self._db, new, keys)
-        if rival is not None:
+        # The child that a retried parent has, and that was retried itself, is no rival.
+        if rival is not None and rival[0] != new.id:
             return Refusal(act.tag, "key", rival[0])
         keys[(new.namespace, new.flow, new.key)] = new
         return None
@@ -142,12 +143,7 @@ class _Writing:
     def act(self, turn: Turn, act: Any) -> None:
         db = self.db
         if isinstance(act, SpawnChild):
-            self.rows.instance(
-                act.instance,
-                None,
-                None,
-                kin=(turn.number, act.tag, act.awaited, act.abandoned),
-            )
+            self._spawn(turn, act)
         elif isinstance(act, AwaitChild):
             self.joins.setdefault(turn.number, []).append(act.child)
         elif isinstance(act, CancelChild):
@@ -174,6 +170,20 @@ class _Writing:
             )
         elif isinstance(act, ContinueAsNew):
             generations.begin_next(db, turn, act)
+
+    def _spawn(self, turn: Turn, act: SpawnChild) -> None:
+        if self.db.execute(
+            "SELECT 1 FROM instance WHERE public_id = ?", (act.instance.id,)
+        ).fetchone():
+            # Its parent was retried: it waits again for the child that it has.
+            self.joins.setdefault(turn.number, []).append(act.instance.id)
+            return
+        self.rows.instance(
+            act.instance,
+            None,
+            None,
+            kin=(turn.number, act.tag, act.awaited, act.abandoned),
+        )
 
     def emit(self, turn: Turn, act: EmitActivity) -> bool:
         """Append an activity with its outbox row, unless it is there."""

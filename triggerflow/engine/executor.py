@@ -281,6 +281,8 @@ class Executor:
         self, run: Running, replay: Replay, taken: Taken, outcome: Outcome | Exception
     ) -> None:
         self._quieter.set()
+        if isinstance(outcome, Outcome) and outcome.verdict is Verdict.APPLIED:
+            self._pass_on(taken, outcome)
         if run.gone:
             return
         run.busy = False
@@ -302,8 +304,6 @@ class Executor:
             run.crashes = 0
             # It need no longer be alone.
             self._timer_set()
-        if operation.acts or outcome.told:
-            self._told(outcome, operation.acts)
         if operation.status in ENDED or isinstance(replay.outcome, Continued):
             self._forget(run)
             self._moved(run.id, operation.status, None)
@@ -320,6 +320,13 @@ class Executor:
         elif run.results or run.due or run.fresh:
             # What came while this turn was in flight.
             self._turn(run)
+
+    def _pass_on(self, taken: Taken, outcome: Outcome) -> None:
+        # The first turn of a batch speaks for all of it, whatever it did itself, and whatever
+        # has become of its instance.
+        acts = taken.operation.acts
+        if acts or outcome.told or outcome.emitted:
+            self._told(outcome, acts)
 
     def _park(self, run: Running, due: float | None) -> None:
         del self.owned[run.number]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class SpawnChild:
     """Start a child; its parent is the instance of the turn. Refused: ``key``, by its holder.
 
-    One that is there already is waited for instead.
+    A child that is there is waited for again: its parent failed with it and was retried.
 
     Attributes:
         awaited: the parent waits for its end from now on.

@@ -78,6 +78,7 @@ class Checking:
         if new.key is None:
             return None
         rival = holder(self._db, new, keys)
+        # The child that a retried parent has, and that was retried itself, is no rival.
         if rival is not None and rival[0] != new.id:
             return Refusal(act.tag, "key", rival[0])
         keys[(new.namespace, new.flow, new.key)] = new
@@ -141,17 +142,8 @@ class _Writing:
 
     def act(self, turn: Turn, act: Any) -> None:
         db = self.db
-        if isinstance(act, SpawnChild) and _exists(db, act.instance.id):
-            # A retry voided the failure that had ended the wait for it.
-            if act.awaited:
-                self.joins.setdefault(turn.number, []).append(act.instance.id)
-        elif isinstance(act, SpawnChild):
-            self.rows.instance(
-                act.instance,
-                None,
-                None,
-                kin=(turn.number, act.tag, act.awaited, act.abandoned),
-            )
+        if isinstance(act, SpawnChild):
+            self._spawn(turn, act)
         elif isinstance(act, AwaitChild):
             self.joins.setdefault(turn.number, []).append(act.child)
         elif isinstance(act, CancelChild):
@@ -178,6 +170,20 @@ class _Writing:
             )
         elif isinstance(act, ContinueAsNew):
             generations.begin_next(db, turn, act)
+
+    def _spawn(self, turn: Turn, act: SpawnChild) -> None:
+        if self.db.execute(
+            "SELECT 1 FROM instance WHERE public_id = ?", (act.instance.id,)
+        ).fetchone():
+            # Its parent was retried: it waits again for the child that it has.
+            self.joins.setdefault(turn.number, []).append(act.instance.id)
+            return
+        self.rows.instance(
+            act.instance,
+            None,
+            None,
+            kin=(turn.number, act.tag, act.awaited, act.abandoned),
+        )
 
     def emit(self, turn: Turn, act: EmitActivity) -> bool:
         """Append an activity with its outbox row, unless it is there."""
@@ -237,11 +243,6 @@ class _Writing:
         # After the joins: a child that ends in this very batch must know who waits for it.
         letters += kin.tell_parents(db, ended, gone)
         return kin.post(db, [each for each in letters if each[0] not in gone])
-
-
-def _exists(db: sqlite3.Connection, id: str) -> bool:
-    row = db.execute("SELECT 1 FROM instance WHERE public_id = ?", (id,)).fetchone()
-    return row is not None
 
 
 def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> None:

@@ -298,6 +298,7 @@ class Executor:
             return
         operation = taken.operation
         run.trouble = 0
+        run.refused.clear()
         run.log_length += len(operation.entries)
         forget(run, operation.progress_over)
         if operation.entries and run.crashes:
@@ -362,8 +363,8 @@ class Executor:
 
     def _refused(self, run: Running, taken: Taken, outcome: Outcome) -> None:
         """An act of the turn can't be done: its effect fails when the turn is taken again."""
+        run.note_refusals(taken.operation, outcome.refusals)
         self._take_back(run, taken)
-        run.refused.update((each.tag, each) for each in outcome.refusals)
         self._nursery.start_soon(self._reload, run)
 
     def _take_back(self, run: Running, taken: Taken) -> None:
@@ -389,7 +390,7 @@ class Executor:
                 # The commit did land, whatever the store said.
                 self._hand_back(run)
                 return
-            run.redrive(rows, record.pending, self._codec)
+            run.reread(record, rows, self._codec)
         except Diverged as diverged:
             self._block(run, diverged)
             return

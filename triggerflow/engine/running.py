@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from triggerflow.engine.timers import Timer, Timers
     from triggerflow.flows.flow import Flow
     from triggerflow.store.acts import Refusal
-    from triggerflow.store.records import Claimed, InboxRow, LogRecord
+    from triggerflow.store.operations import Turn
+    from triggerflow.store.records import Claimed, InboxRow, InstanceRecord, LogRecord
 
 
 _LONGEST_TROUBLE: Final = 30.0
@@ -38,7 +39,8 @@ class Running:
         inbox: messages that were not taken yet, oldest first.
         ended: child id -> what told of its end, not taken yet; `news` are the new ones.
         joining: child id -> tags that wait for its end.
-        refused: tag -> why the store refused the act behind it.
+        refused: tag -> digest of a request, and why the store refused the act behind it. They
+            hold until a turn lands: one that is taken again meets all of them once more.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
         progress: (generation, tag) -> what that call said last, encoded.
@@ -110,8 +112,7 @@ class Running:
         self.depth = claimed.depth
         self.chain = claimed.chain
         self.origin = claimed.origin
-        kept = claimed.attributes
-        self.attributes: dict[str, Any] = {} if kept is None else codec.decode(kept)
+        self.attributes = _attributes(claimed.attributes, codec)
         self.positions = claimed.positions
         self.replay: Replay | None = None
         self.pending: dict[str, Pending] = {}
@@ -122,7 +123,7 @@ class Running:
         self.ended: dict[str, InboxRow] = {}
         self.news: list[str] = []
         self.joining: dict[str, list[str]] = {}
-        self.refused: dict[str, Refusal] = {}
+        self.refused: dict[str, tuple[bytes | None, Refusal]] = {}
         self.results: list[Attempt] = []
         self.inbox: list[InboxRow] = []
         self.inbox_seen = 0
@@ -186,6 +187,17 @@ class Running:
             positions=positions,
         )
         return replay
+
+    def reread(
+        self, record: InstanceRecord, log: Iterable[LogRecord], codec: ValueCodec
+    ) -> None:
+        """Go back to what is stored, after a turn that didn't land.
+
+        Raises:
+            Diverged, DecodingRefused: see `redrive`.
+        """
+        self.attributes = _attributes(record.attributes, codec)
+        self.redrive(log, record.pending, codec)
 
     def drive_again(self, log: Iterable[LogRecord], codec: ValueCodec) -> Replay:
         """The same place, reached from the stored log.
@@ -293,6 +305,19 @@ class Running:
             self.cancelled = self.cancelled and row.kind != "cancel"
         self.inbox.sort(key=lambda row: row.id)
 
+    def note_refusals(self, operation: Turn, refusals: Iterable[Refusal]) -> None:
+        """Take note of what the store refused of a turn that is taken again."""
+        digests = {tag: kept.digest for tag, kept in self.pending.items()}
+        digests.update((row.tag, row.digest) for row in operation.entries)
+        for each in refusals:
+            self.refused[each.tag] = digests.get(each.tag), each
+
+    def refusal(self, tag: str, digest: bytes | None) -> Refusal | None:
+        """Why this very request was refused, if it was."""
+        kept = self.refused.get(tag)
+        # With other messages than the first time, the flow may ask something else here.
+        return None if kept is None or kept[0] != digest else kept[1]
+
     def drop(self, cause: str = "lease_lost") -> None:
         """This worker no longer owns it: stop what runs for it."""
         self.gone = True
@@ -304,6 +329,10 @@ class Running:
         if self.replay is not None:
             self.replay.close()
             self.replay = None
+
+
+def _attributes(kept: bytes | None, codec: ValueCodec) -> dict[str, Any]:
+    return {} if kept is None else dict(codec.decode(kept))
 
 
 def entry_of(row: LogRecord, codec: ValueCodec) -> Entry:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
-import trio
 
 import triggerflow as tf
 from triggerflow.store.operations import Turn
-from triggerflow.store.sqlite import MemoryStore, SqliteStore
+from triggerflow.store.sqlite import MemoryStore
 
 
 def ok(*_args):

@@ -7,7 +7,7 @@ isn't installed is named and left out. Nothing fails because of a number, only b
 contender that broke.
 
 usage: python benchmarks/peers [--install] [--quick] [--rounds N] [--json FILE]
-                               [--peer-python PATH] [--only NAME ...] [--slow-us N]
+                               [--peer-python PATH] [--only NAME ...] [--parked N] [--slow-us N]
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ NAMES = ("triggerflow", "dbos", "restate", "floor")
 PATIENCE = 900
 
 
-def commands(quick: bool, slow: bool) -> list[str]:
+def commands(quick: bool, parked: int) -> list[str]:
     """The kinds of work, those of `shape.py`."""
     seconds = 1 if quick else 2
-    flows = (200 if slow else 500) if quick else (1000 if slow else 10_000)
     rates = [f"flows {steps} {at_once} {seconds}" for steps in (1, 10) for at_once in (1, 100)]
-    return [*rates, f"signal 100 {seconds}", f"latency {seconds}", f"parked {flows}"]
+    found = [*rates, f"signal 100 {seconds}", f"latency {seconds}"]
+    return [*found, f"parked {parked}"] if parked else found
 
 
 class Arena:
@@ -101,12 +101,12 @@ class Arena:
         return found
 
 
-def rounds(arena: Arena, count: int, quick: bool, disk: Any) -> Results:
+def rounds(arena: Arena, count: int, work: list[str], disk: Any = None) -> Results:
     """All lines of all rounds, every contender in turn."""
     results = Results()
     out: set[str] = set()
     for turn in range(count):
-        for command in commands(quick, slow=disk is not None):
+        for command in work:
             # Parking thousands is slow and steady: once is enough.
             if turn and command.startswith("parked"):
                 continue
@@ -138,6 +138,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--rounds", type=int, default=0, help="3 by default, 1 with --quick")
+    parser.add_argument("--parked", type=int, help="10,000 by default, 0: none; slow: a tenth")
     parser.add_argument("--slow-us", type=int, default=1000, help="0: without the slow disk")
     parser.add_argument("--json", type=Path, help="write all lines of all rounds here")
     given = parser.parse_args()
@@ -147,8 +148,9 @@ def main() -> int:
     for name, reason in arena.missing.items():
         print(f"{name} is left out: {reason}")
     count = given.rounds or (1 if given.quick else 3)
+    parked = (500 if given.quick else 10_000) if given.parked is None else given.parked
     facts = machine()
-    found = {"plain": rounds(arena, count, given.quick, None)}
+    found = {"plain": rounds(arena, count, commands(given.quick, parked))}
     if given.slow_us:
         from slow_fsync import SlowDisk
 
@@ -158,7 +160,7 @@ def main() -> int:
             except (RuntimeError, subprocess.CalledProcessError) as error:
                 print(f"the slow disk is left out: {error}")
             else:
-                found["slow"] = rounds(arena, count, given.quick, disk)
+                found["slow"] = rounds(arena, count, commands(given.quick, parked // 10), disk)
     facts["load_after"] = round(os.getloadavg()[0], 2)
     facts["versions"] = arena.versions
     show(found, facts, arena.names, given.slow_us)

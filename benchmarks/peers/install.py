@@ -33,6 +33,8 @@ def install() -> None:
 
 def peer_python(given: Path | None) -> Path | None:
     """The interpreter of the peers: the one that was given, else that of their home."""
+    if given and not given.exists():
+        raise SystemExit(f"--peer-python: there is no {given}")
     found = given or HOME / "venv" / "bin" / "python"
     return found if found.exists() else None
 

@@ -70,7 +70,10 @@ def table(results: Results, names: list[str]) -> list[str]:
             noisy = field == "per_s" and value is not None and results.spread(what) > 1.5
             cells.append(number(value, noisy) + unfinished(results, what))
         if "triggerflow" in names:
-            cells += [number(better(results, measure, field, more, other)) for other in others]
+            for other in others:
+                ratio = number(better(results, measure, field, more, other))
+                late = unfinished(results, f"{other} {measure}")
+                cells.append(f"> {ratio}" if late else ratio)
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 

@@ -8,6 +8,7 @@ sleeping, all of them wait for a line, within a limit.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -163,6 +164,23 @@ class Child:
             lines = lines + self.pull(LIMIT)
         self._lines = []
         return lines
+
+    def stand_still(self, store: Path) -> None:
+        """SIGSTOP, but not amid a write: who stands still there makes every writer wait."""
+        until = time.monotonic() + LIMIT
+        with Path(f"{store}-locks").open("r+b") as locks:
+            while True:
+                os.kill(self.pid, signal.SIGSTOP)
+                _, status = os.waitpid(self.pid, os.WUNTRACED)
+                assert os.WIFSTOPPED(status)
+                try:
+                    fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 0)
+                except OSError:
+                    assert time.monotonic() < until
+                    os.kill(self.pid, signal.SIGCONT)
+                else:
+                    fcntl.lockf(locks, fcntl.LOCK_UN, 2, 0)
+                    return
 
     def finish(self, timeout: float = LIMIT) -> list[str]:
         """Wait for its good end; the lines that nobody read."""

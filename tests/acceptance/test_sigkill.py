@@ -6,7 +6,6 @@ The second half takes one guard away at a time and shows that the same audit not
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -159,24 +158,6 @@ def test_a_step_that_kills_its_process_was_armed_durably(story: Story) -> None:
     assert "call:second#0" in {run.tag for run in again}
 
 
-def stop_between_writes(pid: int, store: Path) -> None:
-    """SIGSTOP, but not amid a write: who stands still there makes every writer wait."""
-    until = time.monotonic() + LIMIT
-    with Path(f"{store}-locks").open("r+b") as locks:
-        while True:
-            os.kill(pid, signal.SIGSTOP)
-            _, status = os.waitpid(pid, os.WUNTRACED)
-            assert os.WIFSTOPPED(status)
-            try:
-                fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 0)
-            except OSError:
-                assert time.monotonic() < until
-                os.kill(pid, signal.SIGCONT)
-            else:
-                fcntl.lockf(locks, fcntl.LOCK_UN, 2, 0)
-                return
-
-
 def stale_worker(story: Story, word: str, **env: str) -> None:
     """A worker stands still past its lease in a step; another takes over; it wakes again."""
     args = (story.store, story.effects)
@@ -184,7 +165,7 @@ def stale_worker(story: Story, word: str, **env: str) -> None:
     said = [holder.line(), holder.line()]
     assert "holding" in said
     story.heard(said)
-    stop_between_writes(holder.pid, story.store)
+    holder.stand_still(story.store)
     story.dead.add(holder.pid)
     successor = story.processes.start("stale.py", *args, "successor", 1.0)
     assert successor.expect("done") == "done"

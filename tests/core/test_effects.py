@@ -27,6 +27,18 @@ class TestUsing:
         assert effect.request() == ((1,), {"k": 2})
         assert effect.key == "call:pay"
 
+    @pytest.mark.parametrize("fn", ["charge", None, 5])
+    def test_only_what_can_be_called_is_a_step(self, fn):
+        """What can't be called is refused at its yield, under a name of its own too."""
+        for effect in (tf.call(fn), tf.call(fn).using(name="x")):
+            with pytest.raises(DefinitionError, match="expected a function"):
+                _ = effect.key
+
+    def test_a_flow_is_no_step(self):
+        """Who calls a flow like a step is told how flows are started."""
+        with pytest.raises(DefinitionError, match=r"start it with child\(\.\.\.\)"):
+            _ = tf.call(tf.flow(name="f")(charge)).key
+
     def test_it_leaves_other_effects_alone(self):
         """Options are one effect's own."""
         tf.call(charge).using(name="x", timeout=1)

@@ -55,6 +55,31 @@ class Watched:
         return [op for batch, _ in self.batches for op in batch.operations if type(op) is kind]
 
 
+class Standstill:
+    """A store that its worker can't write to while it stands still, as a frozen process."""
+
+    def __init__(self, store):
+        self.store = store
+        self.still = False
+
+    def __getattr__(self, name):
+        found = getattr(self.store, name)
+        if name not in ("commit", "reap", "register_worker"):
+            return found
+
+        def write(*args, **named):
+            if self.still:
+                raise OSError("it stands still")
+            return found(*args, **named)
+
+        return write
+
+
+@pytest.fixture
+def standstill():
+    return Standstill
+
+
 @pytest.fixture
 def turned_clock():
     return TurnedClock

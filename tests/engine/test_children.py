@@ -444,3 +444,40 @@ def test_first_two_of_three_with_a_deadline(app, live):
         return (await engine.wait(await engine.start(parent))).result
 
     assert live(app, main) == [0, ["A", "C"]]
+
+
+def test_retry_waits_for_the_same_child_again(app, live):
+    """A retried parent doesn't start the child of its voided failure a second time."""
+    tries = []
+
+    def flaky():
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("once")
+        return "fine"
+
+    def late():
+        yield tf.sleep(10)
+        return (yield tf.call(flaky))
+
+    @app.flow
+    def parent(_):
+        return (yield tf.gather(tf.child("doubled", 4, key="k"), late()))
+
+    @app.flow
+    def other(_):
+        return (yield tf.gather(tf.child("patient", 4), tf.call(flaky)))
+
+    async def main(engine):
+        first = await engine.start(other)
+        failed = await engine.wait(first)
+        await engine.retry(first)
+        again = await engine.wait(first, timeout=100)
+        tries.clear()
+        second = await engine.start(parent)
+        await engine.wait(second)
+        await engine.retry(second)
+        return failed.failure.type, again.failure.type, (await engine.wait(second)).result
+
+    # A sibling of what failed was cancelled, and stays so; one that had ended has its result.
+    assert live(app, main) == ("StepFailed", "ChildFailed", [8, "fine"])

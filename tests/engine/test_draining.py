@@ -14,6 +14,7 @@ import triggerflow as tf
 from triggerflow.engine.engine import Engine
 from triggerflow.store.operations import Claim, Release, Turn
 from triggerflow.store.sqlite import MemoryStore, SqliteStore
+from triggerflow.testing.crash import crash_everywhere
 
 
 def _world(new_app, store):
@@ -324,6 +325,44 @@ def test_a_store_that_fails_meanwhile(new_app, live, watched):
         return found
 
     assert live(world.app, scenario) == tf.Drained(0, 1, 1)
+
+
+def test_a_crash_in_the_middle_of_a_drain(make_store):
+    """Killed at every write of it, or of the closing: nothing stays owned, nothing is lost."""
+
+    def make_app(store):
+        app = tf.App(store, build="one", entry_points=False)
+
+        async def step(n):
+            await trio.sleep(n)
+            return n
+
+        @app.flow(name="f")
+        def f(activity):
+            return [(yield tf.call(step, activity["n"])), (yield tf.call(step, 1))]
+
+        app.trigger("t", on="Note", start=f)
+        return app
+
+    async def scenario(engine):
+        for n in (1, 5, 9):
+            await engine.append({"type": "Note", "actor": "ann", "n": n})
+        await trio.sleep(3)
+        await engine.drain(timeout=4)
+        return engine.state
+
+    def audit(store):
+        found = store.instances()
+        assert len(found) == 3
+        assert {(each.status, each.owner) for each in found} <= {
+            ("running", None),
+            ("done", None),
+        }
+        assert store.workers() == []
+
+    report = crash_everywhere(make_app, scenario, make_store, audit=audit)
+    assert report.points > 10
+    assert report.end == "drained"
 
 
 # --- readiness

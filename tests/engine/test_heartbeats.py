@@ -447,16 +447,16 @@ def test_terminated_by_another_process_is_heard_by_the_next_heartbeat(new_app, r
     assert long.stopped[0].cause == "ended"
 
 
-def test_fenced_worker_says_nothing_any_more(new_app, real, tmp_path, turned_clock):
+def test_fenced_worker_says_nothing_any_more(new_app, real, tmp_path, standstill):
     """Its heartbeat leaves the new owner's words alone, and tells the step to stop."""
     path = tmp_path / "s.db"
-    slow, fast = turned_clock(), turned_clock()
+    still = standstill(SqliteStore(path))
     words = {"one": 0, "two": 0}
     stopped = []
     go = trio.Event()
 
-    def app_of(name):
-        app = new_app(SqliteStore(path))
+    def app_of(name, store):
+        app = new_app(store)
 
         async def step():
             context = tf.step_context()
@@ -483,17 +483,18 @@ def test_fenced_worker_says_nothing_any_more(new_app, real, tmp_path, turned_clo
         return app
 
     async def scenario():
-        async with app_of("one").open(clock=slow, lease=30) as one:
+        async with app_of("one", still).open(lease=0.3) as one:
             id = await one.start("around")
             while not await one.progress(id):
                 await trio.sleep(0.001)
             first = one._committer.worker
-            async with app_of("two").open(clock=fast, lease=30, drain=0) as two:
-                one._executor.draining = True
-                fast.time += 100
+            still.still = True
+            async with app_of("two", SqliteStore(path)).open(lease=0.3, drain=0) as two:
                 await _until(lambda: words["two"])
                 while (await two.progress(id))["call:step#0"].details != "two":
                     await trio.sleep(0.001)
+                two._executor.draining = True
+                still.still = False
                 go.set()
                 await _until(lambda: one._committer.worker != first)
                 await _until(lambda: stopped)

@@ -58,34 +58,14 @@ async def _until(condition):
         await trio.sleep(0.005)
 
 
-class _Standstill:
-    """A store that its worker can't write to while it stands still, as a frozen process."""
-
-    def __init__(self, store):
-        self.store = store
-        self.still = False
-
-    def __getattr__(self, name):
-        found = getattr(self.store, name)
-        if name not in ("commit", "reap", "register_worker"):
-            return found
-
-        def write(*args, **named):
-            if self.still:
-                raise OSError("it stands still")
-            return found(*args, **named)
-
-        return write
-
-
 # --- leases
 
 
-def test_stale_worker_is_fenced_and_begins_again(new_app, real, tmp_path):
+def test_stale_worker_is_fenced_and_begins_again(new_app, real, tmp_path, standstill):
     """Another worker takes over; the late result changes nothing; the old worker works on."""
     world = _World()
     path = tmp_path / "shared.db"
-    still = _Standstill(SqliteStore(path))
+    still = standstill(SqliteStore(path))
 
     async def scenario():
         world.gates["one"] = trio.Event()
@@ -120,11 +100,11 @@ def test_stale_worker_is_fenced_and_begins_again(new_app, real, tmp_path):
     assert world.calls == ["one", "two"]
 
 
-def test_death_is_counted_where_it_belongs(new_app, real, tmp_path):
+def test_death_is_counted_where_it_belongs(new_app, real, tmp_path, standstill):
     """A reaped worker's instances count one crash, and the step sees a second attempt."""
     path = tmp_path / "shared.db"
     attempts = []
-    still = _Standstill(SqliteStore(path))
+    still = standstill(SqliteStore(path))
 
     def make(store, gate):
         app = new_app(store)

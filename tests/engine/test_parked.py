@@ -210,3 +210,25 @@ def test_closing_an_engine_runs_no_clean_up_of_flows(parking, live):
         return (await engine.wait(id)).result
 
     assert live(again, end) == [0, 1, 2]
+
+
+def test_timer_that_comes_due_while_its_instance_parks_is_taken(new_app, live):
+    """A due time that passes while the parking turn is on its way is seen at the next claim."""
+    app = new_app()
+
+    @app.flow
+    def f(_):
+        first = yield tf.race(tf.wait_signal("go"), tf.sleep(5))
+        return first.index
+
+    async def main(engine):
+        id = await engine.start(f)
+        await engine.run_until_idle()
+        executor = engine._executor
+        (parked,) = executor.warm.values()
+        # As a timer does that fires between the drive and the commit.
+        parked.note_due(engine._clock.now() + 6)
+        assert parked.due
+        return (await engine.wait(id, timeout=100)).result
+
+    assert live(app, main) == 1

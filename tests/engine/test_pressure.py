@@ -156,10 +156,10 @@ def test_who_is_cancelled_leaves_the_line(new_app, live):
             assert (entered, backlog.used, backlog.held) == ([1], 3, 0)
             nursery.cancel_scope.cancel()
         async with trio.open_nursery() as nursery:
-            await backlog._enter("test", 3)
+            await backlog.enter("test", 3)
             nursery.start_soon(enter, 2)
             await trio.sleep(1)
-            backlog._leave(3)
+            backlog.leave(3)
             assert backlog.used == 2
             nursery.cancel_scope.cancel()
         return entered, backlog.used, backlog.held
@@ -180,7 +180,7 @@ def test_closing_tells_who_waits(new_app, live):
     async def scenario(engine):
         outer = trio.lowlevel.current_root_task()
         assert outer is not None
-        await engine._backlog._enter("test", 1)
+        await engine._backlog.enter("test", 1)
         for n in range(3):
             trio.lowlevel.spawn_system_task(append, engine, n)
         await trio.sleep(1)

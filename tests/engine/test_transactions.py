@@ -566,28 +566,21 @@ def test_a_message_that_nobody_has_read_comes_first(new_app, real, make_store):
     assert [each.verdict for each in store.outcomes] == [Verdict.GONE]
 
 
-def _two(new_app, path, turned_clock, store):
-    """Two engines on one file, the second a hundred seconds ahead."""
-    slow, fast = turned_clock(), turned_clock()
-    apps = [new_app(each) for each in (store, SqliteStore(path))]
-    for app in apps:
-        _racing(app)
-    return slow, fast, apps
-
-
-def test_a_lease_lost_before_it_begins(new_app, real, tmp_path, turned_clock):
+def test_a_lease_lost_before_it_begins(new_app, real, tmp_path, standstill):
     """The late worker's transaction leaves nothing; the new owner's books once."""
     path = tmp_path / "shared.db"
     store = Held(SqliteStore(path))
-    slow, fast, (one, two) = _two(new_app, path, turned_clock, store)
+    still = standstill(store)
+    one, two = new_app(still), new_app(SqliteStore(path))
+    _racing(one)
+    _racing(two)
 
     async def scenario():
-        async with one.open(clock=slow, lease=30) as first:
+        async with one.open(lease=0.3) as first:
             id = await first.start("f")
             await _heard(store.waits)
-            first._executor.draining = True
-            async with two.open(clock=fast, lease=30) as second:
-                fast.time += 100
+            still.still = True
+            async with two.open(lease=0.3) as second:
                 found = (await second.wait(id)).result
                 store.go.set()
                 await _heard(store.ended)
@@ -598,12 +591,11 @@ def test_a_lease_lost_before_it_begins(new_app, real, tmp_path, turned_clock):
     assert [each.detail for each in store.outcomes] == ["worker"]
 
 
-def test_a_lease_that_runs_out_between_begin_and_commit(new_app, real, tmp_path, turned_clock):
+def test_a_lease_that_runs_out_between_begin_and_commit(new_app, real, tmp_path):
     """The reaper waits for the turn, so it comes before or after: the result is found."""
     path = tmp_path / "shared.db"
     begun, go = threading.Event(), threading.Event()
     runs = []
-    slow, fast = turned_clock(), turned_clock()
 
     def make():
         app = new_app(SqliteStore(path))
@@ -624,7 +616,7 @@ def test_a_lease_that_runs_out_between_begin_and_commit(new_app, real, tmp_path,
     async def scenario():
         one, two = make(), make()
         two.store.open()
-        async with one.open(clock=slow, lease=30, drain=0) as first:
+        async with one.open(lease=30, drain=0) as first:
             id = await first.start("f")
             await _heard(begun)
             first._executor.draining = True
@@ -643,7 +635,7 @@ def test_a_lease_that_runs_out_between_begin_and_commit(new_app, real, tmp_path,
                 first._executor.receive = lambda *_: None
                 go.set()
             two.store.close()
-            async with two.open(clock=fast, lease=30) as second:
+            async with two.open(lease=30) as second:
                 found = (await second.wait(id)).result
                 return reaped, found, seats(two.store)
 

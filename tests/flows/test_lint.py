@@ -676,3 +676,84 @@ def test_our_own_flows_are_clean() -> None:
     flows = example_flows()
     assert len(flows) >= 6
     assert [str(each) for flow in flows for each in lint_flow(flow)] == []
+
+
+def test_equal_code_in_two_files_is_told_apart(load) -> None:
+    """A comment declares trust in its own file only, though the other's code is equal."""
+    first = load(body("print(activity)"))
+    second = load(body("print(activity)  # tf: trust"))
+    assert first.flow.__code__ == second.flow.__code__
+    assert [len(lint_flow(each.flow)) for each in (first, second)] == [1, 0]
+
+
+# --- what is owed ---------------------------------------------------------------------------
+
+STEPS = "def pay(): pass\ndef refund(receipt): pass\n"
+PAID = "tf.call(pay).using(compensate=refund)"
+BRANCH = f"def branch():\n    yield {PAID}  # here\n"
+
+OWED = {
+    "yielded": ("", f"yield {PAID}  # here"),
+    "with more": ("", "yield tf.call(pay).using(  # here\n    timeout=3, compensate=refund\n)"),
+    "kept first": ("", f"paid = {PAID}  # here\nyield paid"),
+    "used later": ("", "paid = tf.call(pay)\nyield paid.using(compensate=refund)  # here"),
+    "plain branch": ("", f"yield tf.gather({PAID}, tf.sleep(1))  # here"),
+    "driven helper": (BRANCH, "yield from branch()"),
+    "helper kept first": (BRANCH, "run = branch()\nyield from run"),
+    "made by a helper": (f"def paid():\n    return {PAID}  # here\n", "yield paid()"),
+    "in a branch, too": (BRANCH, "yield tf.race(branch())\nyield from branch()"),
+    "the first only": ("", f"yield {PAID}  # here\nyield {PAID}"),
+    "all but the trusted": ("", f"yield {PAID}  # tf: trust\nyield {PAID}  # here"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OWED))
+def test_a_compensation_that_no_path_runs_is_warned_of(load, name) -> None:
+    """What the flow itself owes and never undoes is told once, where it is called."""
+    before, code = OWED[name]
+    (found,) = lint_flow(load(STEPS + before + body(*code.split("\n"))).flow)
+    assert (found.rule, found.severity) == ("owed", "warning")
+    assert "# here" in Path(found.file).read_text().splitlines()[found.line - 1]
+    assert "no path of the flow runs one" in found.problem
+    assert "compensate_all()" in found.remedy
+
+
+PAYS = {
+    "all": ("", f"yield {PAID}\nyield tf.compensate_all()"),
+    "one": ("", f"paid = {PAID}\nyield paid\nyield tf.compensate(paid)"),
+    "named": (
+        "",
+        f"yield {PAID}\nfrom triggerflow import compensate_all as undo\nyield undo()",
+    ),
+    "in a helper": (
+        "def undo():\n    yield tf.compensate_all()\n",
+        f"yield {PAID}\nyield from undo()",
+    ),
+    "made by a helper": (
+        "def undo():\n    return tf.compensate_all()\n",
+        f"yield {PAID}\nyield undo()",
+    ),
+    "kept": ("", f"undo = tf.compensate_all\nyield {PAID}\nyield undo()"),
+    "branch of a race": (BRANCH, "yield tf.race(branch(), tf.sleep(1))"),
+    "branches of a gather": (BRANCH, "yield tf.gather(*(branch() for each in activity))"),
+    "branches kept first": (BRANCH, "parts = [branch(), branch()]\nyield tf.gather(*parts)"),
+    "inner branch": ("", f"def part():\n    yield {PAID}\nyield tf.race(part())"),
+    "driven by a branch": (
+        BRANCH + "def outer():\n    yield from branch()\n",
+        "yield tf.race(outer())",
+    ),
+    "no compensation": ("", "yield tf.call(pay).using(compensate=None)"),
+    "trusted": ("", f"yield {PAID}  # tf: trust"),
+    "not to be followed": (
+        "class S:\n    run = None\nS_ = S()\n",
+        f"yield {PAID}\nyield from S_.run",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PAYS))
+def test_what_is_undone_somewhere_or_by_its_branch_is_fine(load, name) -> None:
+    """A flow that undoes anything, branches, and what can't be followed give no warning."""
+    before, code = PAYS[name]
+    found = lint_flow(load(STEPS + before + body(*code.split("\n"))).flow)
+    assert [each.rule for each in found] == []

@@ -110,6 +110,7 @@ def instance_model(
         "correlation_id": record.correlation_id,
         "parent": record.parent,
         "generation": record.generation,
+        "attributes": {} if record.attributes is None else decoded(record.attributes, codec),
         "log_length": record.log_length,
         "crashes": record.crashes,
         "created": record.created,

@@ -135,6 +135,14 @@ def _say_started(
 @click.option("--correlation", metavar="ID", help="Only those with this correlation id.")
 @click.option("--parent", metavar="ID", help="Only the children of this instance.")
 @click.option(
+    "--attribute",
+    "attributes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Only those with this search attribute: a number, true, false, or a text; may be "
+    "given several times.",
+)
+@click.option(
     "--after", metavar="TIME", help="Only those created then or later: 2h, or an ISO date."
 )
 @click.option("--before", metavar="TIME", help="Only those created before: 7d, or an ISO date.")
@@ -151,6 +159,7 @@ def ps(
     namespace: str | None,
     correlation: str | None,
     parent: str | None,
+    attributes: tuple[str, ...],
     after: str | None,
     before: str | None,
     oldest: bool,
@@ -165,6 +174,7 @@ def ps(
         "key": key,
         "namespace": namespace,
         "correlation_id": correlation,
+        "attributes": dict(map(_attribute, attributes)) or None,
         "created_after": _moment(after),
         "created_before": _moment(before),
     }
@@ -183,6 +193,25 @@ def ps(
         if len(found) > len(shown):
             which = "oldest" if oldest else "newest"
             note(f"the {which} {limit}; more with --limit N or --all")
+
+
+def _attribute(given: str) -> tuple[str, str | float | bool]:
+    """A search attribute as people write it; what is no number or bool is a text.
+
+    Raises:
+        click.BadParameter: there is no name, or no value.
+    """
+    name, equals, text = given.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"found {given!r}, expected NAME=VALUE, such as stage=packing")
+    from triggerflow.core.codec import parse_json
+    from triggerflow.errors import DecodingRefused
+
+    try:
+        value = parse_json(text)
+    except DecodingRefused:
+        value = text
+    return name, value if type(value) in (str, int, float, bool) else text
 
 
 def _moment(given: str | None) -> float | None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from triggerflow.cli.kin import children_by_id
 from triggerflow.core.driver import Replay
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, decode_pending
 from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
+from triggerflow.core.sagas import Compensation
 from triggerflow.engine.running import entry_of
 from triggerflow.errors import TriggerflowError
 from triggerflow.store.records import ENDED
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from triggerflow.core.branch import Branch
     from triggerflow.core.codec import ValueCodec
+    from triggerflow.core.effects import Effect
     from triggerflow.core.failure import Failure
     from triggerflow.flows.flow import Flow
     from triggerflow.store.records import InboxRow, InstanceRecord, LogRecord
@@ -45,6 +48,8 @@ class Row:
         elapsed: seconds since the entry before, or since the start.
         note: what else there is to say, such as ``voided by retry``.
         locals: the generator's names and short values at that yield.
+        undoes: tag of the call that it undoes, for a compensation.
+        child: id of the child that it started, for a `child` or `spawn`.
     """
 
     position: int
@@ -56,6 +61,8 @@ class Row:
     elapsed: float | None
     note: str = ""
     locals: tuple[tuple[str, str], ...] = ()
+    undoes: str | None = None
+    child: str | None = None
 
 
 @attrs.frozen
@@ -64,6 +71,7 @@ class Wait:
 
     Attributes:
         due: as stored, where it is stored.
+        undoes, child: as in a `Row`.
     """
 
     tag: str
@@ -71,6 +79,8 @@ class Wait:
     due: float | None
     attempts: int
     locals: tuple[tuple[str, str], ...] = ()
+    undoes: str | None = None
+    child: str | None = None
 
 
 @attrs.frozen
@@ -116,6 +126,10 @@ class Case:
     def entry(self, position: int) -> Entry:
         """An entry whose value the drive may own."""
         return entry_of(self.log[position], self.codec)
+
+    def child(self, tag: str) -> str | None:
+        """The id of the child that an effect started; None where it starts none."""
+        return next(iter(children_by_id(self.record, (tag,))), None)
 
     def begin(self, log: Sequence[Entry], stored: dict[str, Pending] | None) -> Replay:
         """A new drive through these entries."""
@@ -172,6 +186,7 @@ class _Walk:
             branch = next((each.branch for each in replay.pending.values()), None)
         location = "" if branch is None else branch.location()
         names = _locals(branch) if self._with_locals else ()
+        undoes = None if waiting is None else _undone_by(waiting.effect)
         voided = (
             entry.failure is not None
             and position + 1 < len(self._shown)
@@ -179,11 +194,11 @@ class _Walk:
         )
         if voided and waiting is not None:
             # As the driver does: the effect waits again, as if the failure never came.
-            self._add(location, "voided by retry", names)
+            self._add(location, "voided by retry", names, undoes)
             self._add()
             return replay
         replay.resolve(self._case.entry(position))
-        self._add(location, "", names)
+        self._add(location, "", names, undoes)
         return replay
 
     def _settled(self, replay: Replay) -> Replay:
@@ -203,7 +218,11 @@ class _Walk:
         return settled
 
     def _add(
-        self, location: str = "", note: str = "", names: tuple[tuple[str, str], ...] = ()
+        self,
+        location: str = "",
+        note: str = "",
+        names: tuple[tuple[str, str], ...] = (),
+        undoes: str | None = None,
     ) -> None:
         position = len(self._rows)
         entry = self._shown[position]
@@ -220,8 +239,15 @@ class _Walk:
                 elapsed,
                 note,
                 names,
+                undoes,
+                self._case.child(entry.tag),
             )
         )
+
+
+def _undone_by(effect: Effect[Any]) -> str | None:
+    """Tag of the call that a compensation undoes; None for any other effect."""
+    return effect.after if isinstance(effect, Compensation) else None
 
 
 def _locals(branch: Branch | None) -> tuple[tuple[str, str], ...]:
@@ -264,6 +290,8 @@ def verdict_of(case: Case, *, with_locals: bool = False) -> Verdict:
             None if stored is None or tag not in stored else stored[tag].due,
             0 if stored is None or tag not in stored else stored[tag].attempts,
             _locals(waiting.branch) if with_locals else (),
+            _undone_by(waiting.effect),
+            case.child(tag),
         )
         for tag, waiting in replay.pending.items()
     )

@@ -22,7 +22,7 @@ from triggerflow.cli.render import (
     status_cell,
     time_of_day,
 )
-from triggerflow.cli.session import Session, json_option, pass_session
+from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,10 @@ def _case(session: Session, id: str) -> Case:
 def _print(case: Case, rows: list[Row], verdict: Verdict) -> None:
     record = case.record
     origin = "" if record.trigger is None else f", started by trigger {record.trigger}"
+    if record.parent is not None:
+        origin = f", child of {record.parent[:SHORT_ID]}"
+    if record.generation > 1:
+        origin += f", generation {record.generation}"
     click.echo(
         f"{record.id}  {case.flow.label}  "
         f"{click.style(record.status, fg=status_cell(record.status).style or None)}"
@@ -131,7 +135,8 @@ def _cells(row: Row) -> list[str | Cell]:
     if row.note and row.failure is None and row.value is None:
         text = ""
     style = "bright_black" if row.note else "red" if row.failure else ""
-    note = f"{row.note}: " if row.note and text else row.note
+    remarks = "; ".join(filter(None, (row.note, about(row))))
+    note = f"{remarks}: " if remarks and text else remarks
     return [
         str(row.position),
         row.tag,
@@ -142,12 +147,19 @@ def _cells(row: Row) -> list[str | Cell]:
     ]
 
 
+def about(shown: Row | Wait) -> str:
+    """What a compensation undoes, or which child an effect started."""
+    if shown.undoes is not None:
+        return f"undoes {shown.undoes.rpartition('/')[2]}"
+    return "" if shown.child is None else f"child {shown.child[:SHORT_ID]}"
+
+
 def _print_waits(waits: Sequence[Wait]) -> None:
     rows = []
     for wait in waits:
         due = "" if wait.due is None else f"due {moment(wait.due)}"
         tries = f"{count(wait.attempts, 'attempt')} failed" if wait.attempts else ""
-        rows.append([wait.tag, short_path(wait.location), due, tries])
+        rows.append([wait.tag, short_path(wait.location), due, tries, about(wait)])
     if not any(wait.locals for wait in waits):
         print_table((), rows, indent=2)
         return

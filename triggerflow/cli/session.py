@@ -115,8 +115,9 @@ class Session:
         if self.app is not None:
             return self.app.codec
         from triggerflow.core.codec import ValueCodec
+        from triggerflow.core.given import OWN_CLASSES
 
-        return ValueCodec()
+        return ValueCodec(OWN_CLASSES)
 
     def client(self, *, with_app: bool = True, **settings: Any) -> Client:
         """A client of the app, or of no flows and triggers at all, on the session's store."""

@@ -231,8 +231,14 @@ class Call(Effect[R_co]):
         """The step's name.
 
         Raises:
-            DefinitionError: the callable has no plain name (a lambda, a partial).
+            DefinitionError: the callable has no plain name (a lambda, a partial), or is none.
         """
+        if not callable(self.fn):
+            raise DefinitionError(
+                f"call({self.fn!r:.80})",
+                "found what can't be called, expected a function",
+                "pass the function itself; a flow named so is started with child(...)",
+            )
         if self.options.name is not None:
             return self.options.name
         name = getattr(self.fn, "__name__", None)
@@ -242,7 +248,7 @@ class Call(Effect[R_co]):
             raise DefinitionError(
                 f"call({self.fn!r})",
                 "the step has no plain name",
-                "name it with call(...).using(name=...)",
+                "name it with using(name=...); if it is a flow, start it with child(...)",
             )
         return name
 

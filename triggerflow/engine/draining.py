@@ -128,14 +128,14 @@ class Draining:
                 await executor.quieter()
 
     async def _hand_back(self, numbers: tuple[int, ...]) -> None:
-        # Whole, even if the limit ends meanwhile: it is on its way.
-        with trio.CancelScope(shield=True):
-            try:
-                outcome = await self._committer.ask(Release(numbers))
-            except Exception as error:  # noqa: BLE001
-                # They are handed back with the worker's row, at the end.
-                log.warning("instances could not be handed back yet: %s", error)
-                self._handed_back += len(numbers)
-                return
-        if outcome.verdict is Verdict.APPLIED:
-            self._handed_back += len(numbers)
+        # Counted first: it is on its way, even if the limit ends meanwhile.
+        self._handed_back += len(numbers)
+        try:
+            outcome = await self._committer.ask(Release(numbers))
+        except Exception as error:  # noqa: BLE001
+            # They are handed back with the worker's row, at the end.
+            log.warning("instances could not be handed back yet: %s", error)
+            return
+        if outcome.verdict is not Verdict.APPLIED:
+            # The lease was lost: others have them already.
+            self._handed_back -= len(numbers)

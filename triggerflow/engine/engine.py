@@ -101,6 +101,7 @@ class Engine(Starting):
         self._keeping = trio.CancelScope()
         self._kept: trio.Event | None = None
         self._draining: Draining | None = None
+        self._ending = trio.CancelScope()
 
     # --- opening and closing
 
@@ -202,6 +203,13 @@ class Engine(Starting):
     async def end(self) -> None:
         """Let running steps finish for a moment, hand instances back, close the store."""
         self._let_go()
+        with self._ending:
+            await self._end()
+        if self._died is not None:
+            # It died of its last writes: nobody answers any more.
+            self.abandon()
+
+    async def _end(self) -> None:
         if self._draining is not None:
             try:
                 await self._draining.run(self._settings.drain)
@@ -224,6 +232,7 @@ class Engine(Starting):
 
     def _fatal(self, error: BaseException) -> None:
         self._died = error
+        self._ending.cancel()
         self._nursery.cancel_scope.cancel()
 
     @property

@@ -163,6 +163,7 @@ class Executor:
         self.warm_lengths.pop(run.number, None)
         try:
             if claimed.log is None and warm is not None and not run.retried:
+                # Nothing ran when it was parked, so nothing need be performed.
                 run.take_over(warm)
             else:
                 if warm is not None:
@@ -170,14 +171,13 @@ class Executor:
                 rows = claimed.log
                 if rows is None:
                     rows = tuple(self._store.log(run.number, run.generation))
-                run.redrive(rows, claimed.pending, self._codec)
+                replay = run.redrive(rows, claimed.pending, self._codec)
+                # Every call that runs nowhere must be performed; those of the stored
+                # pending set were armed by an owner that is gone.
+                replay.armed[:] = list(replay.pending)
         except Exception as error:  # noqa: BLE001
             self._block(run, error)
             return
-        if run.replay is not None:
-            # Every call that runs nowhere must be performed; those of the stored pending
-            # set were armed by an owner that is gone.
-            run.replay.armed[:] = list(run.replay.pending)
         run.note_due(self._clock.now())
         run.watch(self._timers, self._timer_fired)
         self._turn(run)
@@ -321,6 +321,8 @@ class Executor:
         self, run: Running, replay: Replay, taken: Taken, outcome: Outcome | Exception
     ) -> None:
         self._quieter.set()
+        if isinstance(outcome, Outcome) and outcome.verdict is Verdict.APPLIED:
+            self._pass_on(taken, outcome)
         if run.gone:
             return
         run.busy = False
@@ -336,14 +338,13 @@ class Executor:
             return
         operation = taken.operation
         run.trouble = 0
+        run.refused.clear()
         run.log_length += len(operation.entries)
         forget(run, operation.progress_over)
         if operation.entries and run.crashes:
             run.crashes = 0
             # It need no longer be alone.
             self._timer_set()
-        if operation.acts or outcome.told:
-            self._told(outcome, operation.acts)
         if operation.status in ENDED or isinstance(replay.outcome, Continued):
             self._forget(run)
             self._moved(run.id, operation.status, None)
@@ -360,6 +361,13 @@ class Executor:
         elif run.results or run.due or run.fresh:
             # What came while this turn was in flight.
             self._turn(run)
+
+    def _pass_on(self, taken: Taken, outcome: Outcome) -> None:
+        # The first turn of a batch speaks for all of it, whatever it did itself, and whatever
+        # has become of its instance.
+        acts = taken.operation.acts
+        if acts or outcome.told or outcome.emitted:
+            self._told(outcome, acts)
 
     def _park(self, run: Running, due: float | None) -> None:
         del self.owned[run.number]
@@ -395,8 +403,8 @@ class Executor:
 
     def _refused(self, run: Running, taken: Taken, outcome: Outcome) -> None:
         """An act of the turn can't be done: its effect fails when the turn is taken again."""
+        run.note_refusals(taken.operation, outcome.refusals)
         self._take_back(run, taken)
-        run.refused.update((each.tag, each) for each in outcome.refusals)
         self._nursery.start_soon(self._reload, run)
 
     def _take_back(self, run: Running, taken: Taken) -> None:
@@ -422,7 +430,7 @@ class Executor:
                 # The commit did land, whatever the store said.
                 self._hand_back(run)
                 return
-            run.redrive(rows, record.pending, self._codec)
+            run.reread(record, rows, self._codec)
         except Diverged as diverged:
             self._block(run, diverged)
             return
@@ -438,16 +446,15 @@ class Executor:
 
     # --- timers
 
-    def _timer_fired(self, run: Running, tag: str) -> None:
-        kept = run.pending.get(tag)
-        if run.gone or self.owned.get(run.number) is not run or kept is None:
+    def _timer_fired(self, run: Running) -> None:
+        if run.gone or self.owned.get(run.number) is not run:
             return
-        if kept.due is not None and kept.due > self._clock.now():
+        run.note_due(self._clock.now())
+        if run.due:
+            self._turn(run)
+        else:
             # The clock was set back in this very moment: it comes again.
             run.watch(self._timers, self._timer_fired)
-        elif kept.due is not None and tag not in run.due:
-            run.due.append(tag)
-            self._turn(run)
 
     def next_timers(self) -> tuple[float | None, float | None]:
         """When the next ones fire: by the wall clock, and by the steady one."""

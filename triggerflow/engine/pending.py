@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.children import Child, JoinChild, child_id
@@ -39,7 +38,8 @@ def update(drive: Drive) -> None:
             due = effect.due(drive.now) if hasattr(effect, "due") else None
             queue = queued.queue_of(drive, effect) if effect.runs else None
             since = _since(effect, drive.now)
-            kept = pending[tag] = Pending(replay.digest_of(waiting), due, 0, since, queue)
+            kept = Pending(replay.digest_of(waiting), due, 0, since, queue)
+            run.arm(tag, kept)
             if queue is not None:
                 queued.armed(drive, tag, waiting, queue)
             elif not effect.runs:
@@ -88,15 +88,6 @@ def _dropped(drive: Drive, tag: str, kept: Pending) -> None:
         drive.acts.append(acts.CancelChild(child, none, drive.now, forget=True))
     elif kind == "wait_activity":
         drive.acts.append(acts.CloseWait(tag))
-
-
-def next_due(kept: Iterable[Pending]) -> float | None:
-    """The earliest due time, or None."""
-    found = None
-    for each in kept:
-        if each.due is not None and (found is None or each.due < found):
-            found = each.due
-    return found
 
 
 def _why_dropped(run: Running, replay: Replay) -> str:

@@ -9,9 +9,8 @@ Nothing is refused or dropped.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -47,8 +46,7 @@ class Backlog:
         """How many operations wait for room."""
         return sum(each.size for each in self._line)
 
-    @contextlib.asynccontextmanager
-    async def room(self, verb: str, size: int = 1) -> AsyncIterator[None]:
+    def room(self, verb: str, size: int = 1) -> _Room:
         """Have room for so many operations; waits in line while there is none.
 
         More than there is room for at all come in alone.
@@ -56,13 +54,10 @@ class Backlog:
         Raises:
             EngineClosed: the engine was closed meanwhile.
         """
-        await self._enter(verb, size)
-        try:
-            yield
-        finally:
-            self._leave(size)
+        return _Room(self, verb, size)
 
-    async def _enter(self, verb: str, size: int) -> None:
+    async def enter(self, verb: str, size: int) -> None:
+        """Wait for the room; `leave` must follow."""
         if self._closed:
             raise EngineClosed(verb)
         if not self._line and self._fits(size):
@@ -74,7 +69,7 @@ class Backlog:
             await place.turn.wait()
         except BaseException:
             if place.admitted:
-                self._leave(size)
+                self.leave(size)
             elif not self._closed:
                 self._line.remove(place)
                 self._admit()
@@ -82,7 +77,8 @@ class Backlog:
         if not place.admitted:
             raise EngineClosed(verb)
 
-    def _leave(self, size: int) -> None:
+    def leave(self, size: int) -> None:
+        """So many have landed."""
         self.used -= size
         self._admit()
 
@@ -101,6 +97,21 @@ class Backlog:
             self.used += place.size
             place.admitted = True
             place.turn.set()
+
+
+@attrs.define(slots=True, eq=False)
+class _Room:
+    """Room in a backlog for the time of a block; plain, since every append passes here."""
+
+    backlog: Backlog
+    verb: str
+    size: int
+
+    async def __aenter__(self) -> None:
+        await self.backlog.enter(self.verb, self.size)
+
+    async def __aexit__(self, *raised: object) -> None:
+        self.backlog.leave(self.size)
 
 
 class Crowd:

@@ -107,7 +107,8 @@ def succeeded(
     """
     key = effect.options.idempotency_key
     if key is not None and not recorded:
-        first = drive.run.refused.pop(tag, None)
+        digest = drive.replay.digest_of(drive.replay.pending[tag])
+        first = drive.run.refusal(tag, digest)
         if first is not None and first.value is not None:
             blob, value = first.value, drive.codec.decode(first.value)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.driver import Replay
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from triggerflow.engine.timers import Timer, Timers
     from triggerflow.flows.flow import Flow
     from triggerflow.store.acts import Refusal
-    from triggerflow.store.records import Claimed, InboxRow, LogRecord
+    from triggerflow.store.operations import Turn
+    from triggerflow.store.records import Claimed, InboxRow, InstanceRecord, LogRecord
 
 
 _LONGEST_TROUBLE: Final = 30.0
@@ -39,16 +41,19 @@ class Running:
         inbox: messages that were not taken yet, oldest first.
         ended: child id -> what told of its end, not taken yet; `news` are the new ones.
         joining: child id -> tags that wait for its end.
-        refused: tag -> why the store refused the act behind it.
+        refused: tag -> digest of a request, and why the store refused the act behind it. They
+            hold until a turn lands: one that is taken again meets all of them once more.
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
         progress: (generation, tag) -> what that call said last, encoded.
-        watched: tag -> the timer that was set for it.
+        dues: a heap of what is due when: (time, number, tag); some of it may be stale.
+        watched: the timer that is set for the earliest of them.
         busy: a turn is in flight; what comes meanwhile waits for the next.
         gone: this worker no longer owns it.
     """
 
     __slots__ = (
+        "armed",
         "attempts",
         "attributes",
         "busy",
@@ -58,6 +63,7 @@ class Running:
         "crashes",
         "depth",
         "due",
+        "dues",
         "ended",
         "ending",
         "flow",
@@ -108,8 +114,7 @@ class Running:
         self.depth = claimed.depth
         self.chain = claimed.chain
         self.origin = claimed.origin
-        kept = claimed.attributes
-        self.attributes: dict[str, Any] = {} if kept is None else codec.decode(kept)
+        self.attributes = _attributes(claimed.attributes, codec)
         self.positions = claimed.positions
         self.replay: Replay | None = None
         self.pending: dict[str, Pending] = {}
@@ -120,14 +125,16 @@ class Running:
         self.ended: dict[str, InboxRow] = {}
         self.news: list[str] = []
         self.joining: dict[str, list[str]] = {}
-        self.refused: dict[str, Refusal] = {}
+        self.refused: dict[str, tuple[bytes | None, Refusal]] = {}
         self.results: list[Attempt] = []
         self.inbox: list[InboxRow] = []
         self.inbox_seen = 0
         self.due: list[str] = []
         self.retried: list[InboxRow] = []
         self.fresh = False
-        self.watched: dict[str, Timer] = {}
+        self.armed = 0
+        self.dues: list[tuple[float, int, str]] = []
+        self.watched: Timer | None = None
         self.busy = False
         self.gone = False
         self.trouble = 0
@@ -166,7 +173,9 @@ class Running:
         # next turn writes its entry.
         entries += [Entry(RETRIED, at=self.last_at) for _ in self.retried]
         stored = None if pending is None else decode_pending(codec.decode(pending))
-        self.pending = dict(stored or {})
+        self.pending, self.dues = {}, []
+        for tag, kept in (stored or {}).items():
+            self.arm(tag, kept)
         self.joining = {}
         positions = {} if self.positions is None else dict(codec.decode(self.positions))
         self.replay = replay = Replay(
@@ -180,6 +189,17 @@ class Running:
             positions=positions,
         )
         return replay
+
+    def reread(
+        self, record: InstanceRecord, log: Iterable[LogRecord], codec: ValueCodec
+    ) -> None:
+        """Go back to what is stored, after a turn that didn't land.
+
+        Raises:
+            Diverged, DecodingRefused: see `redrive`.
+        """
+        self.attributes = _attributes(record.attributes, codec)
+        self.redrive(log, record.pending, codec)
 
     def drive_again(self, log: Iterable[LogRecord], codec: ValueCodec) -> Replay:
         """The same place, reached from the stored log.
@@ -196,7 +216,9 @@ class Running:
     def take_over(self, warm: Running) -> None:
         """Go on with the live replay that another claim left."""
         self.replay, warm.replay = warm.replay, None
-        self.pending = warm.pending
+        self.pending, self.dues, self.armed = warm.pending, warm.dues, warm.armed
+        # What came due while the turn that parked it was in flight.
+        self.due = warm.due
         self.joining = warm.joining
         self.last_at = warm.last_at
 
@@ -236,35 +258,49 @@ class Running:
             self.ending[tag] = attempt
             attempt.cancel(cause)
 
-    def watch(self, timers: Timers, fired: Callable[[Running, str], None]) -> None:
-        """Have a timer for each due time, and no other."""
-        watched, self.watched = self.watched, {}
-        for tag, kept in self.pending.items():
-            if kept.due is None:
-                continue
-            timer = watched.pop(tag, None)
-            # One that has fired too early, by a clock that was set back, is set anew.
-            if timer is None or timer[0] != kept.due or timer[2] is None:
-                if timer is not None:
-                    timers.cancel(timer)
-                timer = timers.at(kept.due, partial(fired, self, tag))
-            self.watched[tag] = timer
-        for timer in watched.values():
+    def arm(self, tag: str, kept: Pending) -> None:
+        """Keep a request, and remember when it is due."""
+        self.pending[tag] = kept
+        if kept.due is not None:
+            self.armed += 1
+            heappush(self.dues, (kept.due, self.armed, tag))
+
+    @property
+    def next_due(self) -> float | None:
+        """The earliest due time among the pending, or None."""
+        dues = self.dues
+        while dues:
+            due, _, tag = dues[0]
+            kept = self.pending.get(tag)
+            if kept is not None and kept.due == due:
+                return due
+            heappop(dues)
+        return None
+
+    def watch(self, timers: Timers, fired: Callable[[Running], None]) -> None:
+        """Have one timer, for the earliest due time."""
+        due = self.next_due
+        timer = self.watched
+        # One that has fired too early, by a clock that was set back, is set anew.
+        if timer is not None and (timer[0] != due or timer[2] is None):
             timers.cancel(timer)
+            timer = None
+        if timer is None and due is not None:
+            timer = timers.at(due, partial(fired, self))
+        self.watched = timer
 
     def unwatch(self, timers: Timers) -> None:
-        """Its timers must not outlive it: a week's timeout would keep it for a week."""
-        for timer in self.watched.values():
-            timers.cancel(timer)
-        self.watched = {}
+        """Its timer must not outlive it: a week's timeout would keep it for a week."""
+        if self.watched is not None:
+            timers.cancel(self.watched)
+            self.watched = None
 
     def note_due(self, now: float) -> None:
-        """Take note of every timer that has fired by now."""
-        self.due = [
-            tag
-            for tag, kept in self.pending.items()
-            if kept.due is not None and kept.due <= now
-        ]
+        """Take note of all that is due by now, the earliest first."""
+        due = self.next_due
+        while due is not None and due <= now:
+            self.due.append(heappop(self.dues)[2])
+            due = self.next_due
 
     def give_back(self, results: list[Attempt], messages: list[InboxRow]) -> None:
         """Take back what a turn took whose commit failed."""
@@ -275,6 +311,19 @@ class Running:
             self._sort_in(row)
             self.cancelled = self.cancelled and row.kind != "cancel"
         self.inbox.sort(key=lambda row: row.id)
+
+    def note_refusals(self, operation: Turn, refusals: Iterable[Refusal]) -> None:
+        """Take note of what the store refused of a turn that is taken again."""
+        digests = {tag: kept.digest for tag, kept in self.pending.items()}
+        digests.update((row.tag, row.digest) for row in operation.entries)
+        for each in refusals:
+            self.refused[each.tag] = digests.get(each.tag), each
+
+    def refusal(self, tag: str, digest: bytes | None) -> Refusal | None:
+        """Why this very request was refused, if it was."""
+        kept = self.refused.get(tag)
+        # With other messages than the first time, the flow may ask something else here.
+        return None if kept is None or kept[0] != digest else kept[1]
 
     def drop(self, cause: str = "lease_lost") -> None:
         """This worker no longer owns it: stop what runs for it."""
@@ -287,6 +336,10 @@ class Running:
         if self.replay is not None:
             self.replay.close()
             self.replay = None
+
+
+def _attributes(kept: bytes | None, codec: ValueCodec) -> dict[str, Any]:
+    return {} if kept is None else dict(codec.decode(kept))
 
 
 def entry_of(row: LogRecord, codec: ValueCodec) -> Entry:

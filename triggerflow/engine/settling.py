@@ -47,7 +47,7 @@ MOST_CHAIN: Final = 32
 
 def settle(drive: Drive, tag: str, waiting: Waiting) -> None:
     """See to one effect: feed its value, or take note of what will bring it."""
-    refusal = drive.run.refused.pop(tag, None)
+    refusal = drive.run.refusal(tag, drive.replay.digest_of(waiting))
     if refusal is not None:
         drive.fail(tag, Failure.of(_refused(waiting.effect, refusal)))
         return

@@ -26,7 +26,7 @@ from triggerflow.core.outcomes import Continued, Done
 from triggerflow.engine.clock import new_seed
 from triggerflow.engine.drive import NONE, Drive
 from triggerflow.engine.letters import children, messages
-from triggerflow.engine.pending import next_due, update
+from triggerflow.engine.pending import update
 from triggerflow.engine.queued import refuse_strangers, succeeded
 from triggerflow.engine.retrying import delay_of
 from triggerflow.engine.settling import settle
@@ -172,8 +172,8 @@ def _result(drive: Drive, attempt: Attempt) -> None:
     if delay is None:
         drive.fail(tag, failure)
     else:
-        drive.run.pending[tag] = attrs.evolve(
-            kept, due=drive.now + delay, attempts=kept.attempts + 1
+        drive.run.arm(
+            tag, attrs.evolve(kept, due=drive.now + delay, attempts=kept.attempts + 1)
         )
 
 
@@ -199,7 +199,7 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
     run = drive.run
     refuse_strangers(drive)
     update(drive)
-    due = next_due(run.pending.values())
+    due = run.next_due
     outcome = drive.replay.outcome
     value = None
     if outcome is None:

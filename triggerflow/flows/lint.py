@@ -24,15 +24,16 @@ from triggerflow.flows.calls import (
     Space,
     unwrapped,
 )
+from triggerflow.flows.debts import Debts
 from triggerflow.flows.flow import Flow
 from triggerflow.flows.reading import Finding, Following, Reading, Unit
-from triggerflow.flows.shapes import Shapes
 from triggerflow.flows.sources import is_project, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggerflow.flows.calls import Meaning
+    from triggerflow.flows.sources import Def
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -66,7 +67,9 @@ def lint_flow(fn: Callable[..., Any]) -> list[Finding]:
         Findings by file and line, errors and warnings; an empty list if there are none.
     """
     found = fn.fn if isinstance(fn, Flow) else fn
-    findings = read_flow(found, Shapes)
+    debts = Debts()
+    lint = _followed(found, debts.reader)
+    findings = [*lint.findings, *debts.unpaid(lint.nodes(Known(found)))]
     return sorted(set(findings), key=lambda each: (each.file, each.line, each.rule))
 
 
@@ -79,10 +82,14 @@ def read_flow(
         fn: the flow's generator function.
         read: makes the reader of one function.
     """
+    return _followed(fn, read).findings
+
+
+def _followed(fn: Callable[..., Any], read: Callable[[Following, Unit], Reading]) -> _Lint:
     lint = _Lint(fn)
     lint.follow(Known(fn))
     lint.run(read)
-    return lint.findings
+    return lint
 
 
 class _Lint:
@@ -121,6 +128,17 @@ class _Lint:
             return
         for value, owner in callables(meaning):
             self._function(value, owner)
+
+    def nodes(self, meaning: Meaning) -> list[Def]:
+        """The functions of ours that a call runs, as they stand in their source."""
+        if isinstance(meaning, Inner):
+            return [meaning.node]
+        found = [
+            source_of(fn.__code__, fn.__globals__)
+            for fn, _ in callables(meaning)
+            if self.is_ours(fn)
+        ]
+        return [each[1] for each in found if each is not None]
 
     def is_ours(self, fn: FunctionType) -> bool:
         """Whether a function is the project's, or of the package that brings the flow."""

@@ -94,6 +94,9 @@ class Following(Protocol):
     def follow(self, meaning: Meaning) -> None:
         """Note a function that is called."""
 
+    def nodes(self, meaning: Meaning) -> list[Def]:
+        """The functions of ours that a call runs."""
+
     def is_ours(self, fn: FunctionType) -> bool:
         """Whether a function is to be looked into."""
 
@@ -132,14 +135,20 @@ class Reading(ast.NodeVisitor):
         self, rule: str, node: ast.AST, problem: str, remedy: str, severity: str = "error"
     ) -> None:
         """Note a finding, unless its line is trusted."""
+        found = self.finding(rule, node, problem, remedy, severity)
+        if found is not None:
+            self.lint.findings.append(found)
+
+    def finding(
+        self, rule: str, node: ast.AST, problem: str, remedy: str, severity: str
+    ) -> Finding | None:
+        """A finding in this function; None where its line is trusted."""
         if self.unit.source.trusts(node):
-            return
+            return None
         name = getattr(self.unit.node, "name", "a lambda")
         where = "" if name == self.lint.flow else f" (in {name}, reached from {self.lint.flow})"
         line = getattr(node, "lineno", 0)
-        self.lint.findings.append(
-            Finding(rule, severity, self.unit.file, line, problem + where, remedy)
-        )
+        return Finding(rule, severity, self.unit.file, line, problem + where, remedy)
 
     # --- functions inside are looked at when they are called
 

@@ -52,16 +52,15 @@ class Source:
 
 
 _SOURCES: Final[dict[str, Source | None]] = {}
-_NODES: Final[weakref.WeakKeyDictionary[CodeType, tuple[Source, Def]]] = (
-    weakref.WeakKeyDictionary()
-)
+# By identity: equal code may stand in another file, under other comments.
+_NODES: Final[dict[int, tuple[weakref.ref[CodeType], Source, Def]]] = {}
 
 
 def source_of(code: CodeType, space: dict[str, Any]) -> tuple[Source, Def] | None:
     """A function's file and its node there; None where the source isn't to be had."""
-    known = _NODES.get(code)
-    if known is not None:
-        return known
+    known = _NODES.get(id(code))
+    if known is not None and known[0]() is code:
+        return known[1:]
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, space)
     source = _SOURCES.get(code.co_filename)
@@ -85,7 +84,8 @@ def source_of(code: CodeType, space: dict[str, Any]) -> tuple[Source, Def] | Non
     ]
     if len(fits) != 1:
         return None
-    _NODES[code] = source, fits[0]
+    key = id(code)
+    _NODES[key] = weakref.ref(code, lambda _: _NODES.pop(key, None)), source, fits[0]
     return source, fits[0]
 
 

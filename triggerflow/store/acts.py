@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class SpawnChild:
     """Start a child; its parent is the instance of the turn. Refused: ``key``, by its holder.
 
+    A child that is there is waited for again: its parent failed with it and was retried.
+
     Attributes:
         awaited: the parent waits for its end from now on.
         abandoned: it goes on when the parent is cancelled.

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triggerflow.testing.store_checks import (  # noqa: F401 - importing them registers them
+    acts,
     arrivals,
     asking,
     claims,

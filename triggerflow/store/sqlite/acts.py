@@ -81,7 +81,8 @@ class Checking:
         if new.key is None:
             return None
         rival = holder(self._db, new, keys)
-        if rival is not None:
+        # The child that a retried parent has, and that was retried itself, is no rival.
+        if rival is not None and rival[0] != new.id:
             return Refusal(act.tag, "key", rival[0])
         keys[(new.namespace, new.flow, new.key)] = new
         return None
@@ -145,12 +146,7 @@ class _Writing:
     def act(self, turn: Turn, act: Any) -> None:
         db = self.db
         if isinstance(act, SpawnChild):
-            self.rows.instance(
-                act.instance,
-                None,
-                None,
-                kin=(turn.number, act.tag, act.awaited, act.abandoned),
-            )
+            self._spawn(turn, act)
         elif isinstance(act, AwaitChild):
             self.joins.setdefault(turn.number, []).append(act.child)
         elif isinstance(act, CancelChild):
@@ -183,6 +179,20 @@ class _Writing:
             )
         elif isinstance(act, ContinueAsNew):
             generations.begin_next(db, turn, act)
+
+    def _spawn(self, turn: Turn, act: SpawnChild) -> None:
+        if self.db.execute(
+            "SELECT 1 FROM instance WHERE public_id = ?", (act.instance.id,)
+        ).fetchone():
+            # Its parent was retried: it waits again for the child that it has.
+            self.joins.setdefault(turn.number, []).append(act.instance.id)
+            return
+        self.rows.instance(
+            act.instance,
+            None,
+            None,
+            kin=(turn.number, act.tag, act.awaited, act.abandoned),
+        )
 
     def emit(self, turn: Turn, act: EmitActivity) -> bool:
         """Append an activity with its outbox row, unless it is there."""
@@ -236,10 +246,11 @@ class _Writing:
         ]
         cancelled = [(number, at) for number, status, _, at in ended if status == "cancelled"]
         letters += kin.cancel_children(db, cancelled, b"\xf6")
-        letters += kin.tell_parents(db, ended, gone)
         at = max((turn.at for _, turn in won), default=0.0)
         for parent, children in self.joins.items():
             letters += kin.answer_joins(db, parent, children, at)
+        # After the joins: a child that ends in this very batch must know who waits for it.
+        letters += kin.tell_parents(db, ended, gone)
         return kin.post(db, [each for each in letters if each[0] not in gone])
 
 

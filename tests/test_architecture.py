@@ -399,7 +399,7 @@ COMMITS = {
     # Instances that a drain returns.
     ("engine/draining.py", "Draining._hand_back", "self._committer.ask"),
     # Claims, and a heartbeat by an empty release.
-    ("engine/keeper.py", "Keeper._claim", "self._committer.ask"),
+    ("engine/keeper.py", "Keeper._claim_instances", "self._committer.ask"),
     ("engine/keeper.py", "Keeper._keep_lease", "self._committer.ask"),
     # Starts, messages, unblocks.
     ("engine/starting.py", "Starting.start", "self._committer.ask"),
@@ -446,7 +446,7 @@ LONG = {
     "engine/keeper.py": (460, "what one worker claims and keeps alive, round by round"),
     "store/sqlite/store.py": (480, "every verb of the protocol, each a few lines"),
     "engine/executor.py": (480, "the durability guarantee stands in one file"),
-    "engine/engine.py": (430, "the verbs over one open store"),
+    "engine/engine.py": (440, "the verbs over one open store"),
     "errors.py": (520, "the catalogue of public errors: a leaf that must not be many modules"),
 }
 

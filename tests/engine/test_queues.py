@@ -9,9 +9,9 @@ import pytest
 import trio
 
 import triggerflow as tf
-from triggerflow.store.operations import ClaimTasks, FinishTask
 from triggerflow.store.sqlite import MemoryStore, SqliteStore
 from triggerflow.store.sqlite import tasks as stored_tasks
+from triggerflow.store.tasks import ClaimTasks, FinishTask
 from triggerflow.testing.crash import Crash, crash_everywhere
 from triggerflow.testing.time import run_virtually, virtual_settings
 
@@ -881,7 +881,7 @@ def test_a_worker_dies_at_its_answer(new_app, one_place, watched, side):
 
 
 def test_an_answer_whose_own_answer_was_lost_is_told_again(new_app, live, watched, make_store):
-    """The commit landed, the store said it failed: the repeat succeeds, without a second row."""
+    """The commit landed, the store said it failed: the repeat succeeds, and adds no row."""
     store = watched(make_store())
     app = new_app(store)
     failed, ran = [], []

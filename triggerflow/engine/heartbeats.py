@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from triggerflow.engine.committer import Committer
     from triggerflow.engine.performer import Attempt
     from triggerflow.engine.running import Running
-    from triggerflow.store.operations import Heartbeat, TaskHeartbeat
+    from triggerflow.store.operations import Heartbeat
+    from triggerflow.store.tasks import TaskHeartbeat
 
 log: Final = logging.getLogger("triggerflow")
 

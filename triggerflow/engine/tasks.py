@@ -21,15 +21,9 @@ from triggerflow.core.retry import Raised
 from triggerflow.engine.heartbeats import Heartbeats, flush
 from triggerflow.engine.performer import Attempt
 from triggerflow.errors import EngineClosed
-from triggerflow.store.operations import (
-    ClaimTasks,
-    FinishTask,
-    Heartbeat,
-    Outcome,
-    TaskHeartbeat,
-    Verdict,
-)
+from triggerflow.store.operations import Outcome, Verdict
 from triggerflow.store.records import SUSPECT
+from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
@@ -75,7 +69,7 @@ class Held:
         """The generation of its instance."""
         return self.task.generation
 
-    def beat(self, tag: str, details: bytes, at: float) -> Heartbeat | TaskHeartbeat:
+    def beat(self, tag: str, details: bytes, at: float) -> TaskHeartbeat:
         """What its step said, as an operation."""
         task = self.task
         return TaskHeartbeat(

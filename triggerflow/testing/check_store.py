@@ -23,6 +23,7 @@ from triggerflow.testing.store_checks import (  # noqa: F401 - importing them re
     messages,
     progress,
     retention,
+    tasks,
     transactions,
     turns,
     workers,

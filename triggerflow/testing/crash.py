@@ -149,14 +149,14 @@ def _run(
     make_app: Callable[[Any], App],
     scenario: Callable[[Engine], Awaitable[Any]],
     store: CrashingStore,
-    settings: dict[str, Any],
+    settings: dict[str, Any] | None = None,
 ) -> Any:
     clock = LoopClock()
 
     async def lives() -> Any:
         for _ in range(_MOST_STARTS):
             try:
-                options = virtual_settings(clock) | settings
+                options = virtual_settings(clock) | (settings or {})
                 async with make_app(store).open(**options) as engine:
                     return await scenario(engine)
             except Crash:

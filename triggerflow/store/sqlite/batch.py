@@ -10,9 +10,7 @@ from triggerflow.store.operations import (
     Batch,
     Block,
     Claim,
-    ClaimTasks,
     Dispatch,
-    FinishTask,
     Heartbeat,
     Outcome,
     Release,
@@ -20,7 +18,6 @@ from triggerflow.store.operations import (
     Scanned,
     Send,
     Start,
-    TaskHeartbeat,
     Terminate,
     Turn,
     Unblock,
@@ -36,6 +33,7 @@ from triggerflow.store.sqlite import (
     waits,
     workers,
 )
+from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 _NEEDS_WORKER: Final = (
     Heartbeat,

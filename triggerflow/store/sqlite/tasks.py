@@ -10,7 +10,7 @@ from triggerflow.core.answers import Answer
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.failure import Failure
 from triggerflow.core.tags import name_of
-from triggerflow.store.operations import APPLIED, ClaimTasks, FinishTask, Outcome, Verdict
+from triggerflow.store.operations import APPLIED, Outcome, Verdict
 from triggerflow.store.records import (
     CRASH_LIMIT,
     SUSPECT,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from triggerflow.store.acts import CloseTask, OpenTask, RearmTask
     from triggerflow.store.operations import Turn
+    from triggerflow.store.tasks import ClaimTasks, FinishTask
 
 # An answer that the store itself gives holds texts and numbers only.
 _CODEC: Final = ValueCodec()

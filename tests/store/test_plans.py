@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
+from triggerflow.store.acts import CloseTask, OpenTask, RearmTask
 from triggerflow.store.operations import (
     Append,
     Batch,
@@ -30,11 +31,23 @@ from triggerflow.store.operations import (
 )
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.sqlite import SqliteStore
+from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
 ROWS = 20_000
-LARGE = ("activity", "firing", "generation", "inbox", "instance", "log", "progress", "tried")
+LARGE = (
+    "activity",
+    "firing",
+    "generation",
+    "inbox",
+    "instance",
+    "log",
+    "progress",
+    "task",
+    "task_answer",
+    "tried",
+)
 # Partial indexes that hold only what the question is about: walking them is no waste.
 SMALL = (
     "instance_active",
@@ -42,6 +55,7 @@ SMALL = (
     "instance_due",
     "instance_open",
     "instance_unhappy",
+    "task_suspect",
 )
 # Questions to a listing; each of their pages is looked up, and none is sorted.
 LISTED: tuple[dict[str, Any], ...] = (
@@ -78,7 +92,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
             elif each.number % 10 == 1:
                 turns.append(Block(each.number, 1, 0, "diverged", "changed", "build-a"))
             else:
-                turns.append(parking(each.number, 0, NOW + each.number))
+                queued = OpenTask(f"call:t#{each.number}", "gpu", "render", b"a", NOW)
+                parked = parking(each.number, 0, NOW + each.number)
+                turns.append(attrs.evolve(parked, acts=(queued,)))
         store.commit(Batch(turns, NOW, worker))
         sends = [
             Send(f"i-x{n}", "signal", "reply", b"yes", NOW, f"d{n}", b"d")
@@ -186,6 +202,36 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
     def forget() -> None:
         store.forget_worker(store.register_worker(build="d", flows=FLOWS, now=NOW)[0])
 
+    def held() -> Any:
+        one = frozenset({"gpu"}), frozenset({"render", "paint"})
+        return commit(ClaimTasks(2, *one, NOW))[0].tasks
+
+    def run_tasks() -> None:
+        one, two = held()
+        call = (one.number, one.generation, one.tag)
+        commit(TaskHeartbeat(one.id, one.token, *call, b"half", NOW))
+        commit(FinishTask(one.id, one.token, *call, b"done", b"d", final=True, at=NOW))
+        commit(FinishTask(one.id, one.token, *call, b"done", b"d", final=True, at=NOW))
+        call = (two.number, two.generation, two.tag)
+        commit(FinishTask(two.id, two.token, *call, b"no", b"d", final=False, at=NOW))
+
+    def decide() -> None:
+        mine = own()
+        queued = OpenTask("call:new#0", "cpu", "render", b"a", NOW, 9.0, "k")
+        later, close = RearmTask("call:new#0", NOW + 9), CloseTask("call:new#0")
+        turn = attrs.evolve(
+            parking(mine.number, 0, None, "running"), acts=(queued, later, close)
+        )
+        commit(turn)
+
+    def lose() -> None:
+        dying = store.register_worker(
+            build="e", flows=(), serves=[("gpu", "render")], now=NOW - 99
+        )
+        one = frozenset({"gpu"}), frozenset({"render"})
+        store.commit(Batch([ClaimTasks(5, *one, NOW)], NOW - 99, dying))
+        store.reap({dying[0]: NOW - 99})
+
     new = NewInstance("i-new", "welcome", 1, b"input", b"seed", NOW, key="k-x12")
     return {
         "append": lambda: commit(append("new", registry), append("x7", registry)),
@@ -206,6 +252,15 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "unblock": lambda: commit(Unblock("i-x20")),
         "release": lambda: commit(Release((own().number,))),
         "reap": crash,
+        "tasks": run_tasks,
+        "tasks in a turn": decide,
+        "tasks of the dead": lose,
+        "held": lambda: (held(), store.held(worker[0])),
+        "list tasks": lambda: (
+            store.tasks(limit=10),
+            store.tasks("gpu", after=500, limit=10),
+            store.tasks_of(77),
+        ),
         "forget": forget,
         "woken": lambda: (own(), store.woken(worker[0])),
         "next due": store.next_due,

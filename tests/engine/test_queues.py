@@ -1039,6 +1039,57 @@ def test_a_running_task_may_end_while_its_worker_drains(new_app, live):
     assert live(app, scenario, queues=GPU) == (1, 0, 1)
 
 
+def test_what_is_claimed_as_a_drain_begins_is_not_begun(new_app, one_place, watched):
+    """A claim that lands on a draining worker starts no step, and another one runs it."""
+    ran = []
+    render = stub("render")
+
+    def flow(_):
+        return (yield tf.call(render).using(queue="gpu"))
+
+    def body(name):
+        @tf.step(name="render")
+        def real():
+            ran.append(name)
+            return name
+
+        return step_app(new_app, store if name == "one" else one_place(), real)
+
+    store = watched(one_place())
+
+    async def scenario():
+        async with opened(flow_app(new_app, one_place(), flow, render)) as flows:
+            id = await flows.start("f")
+            await flows.run_until_idle()
+            drained = trio.Event()
+            async with trio.open_nursery() as nursery:
+
+                async def drain(engine):
+                    await engine.drain(timeout=1)
+                    drained.set()
+
+                def begin(batch, outcomes):
+                    if (
+                        any(each.tasks for each in outcomes)
+                        and not engines[0]._executor.draining
+                    ):
+                        nursery.start_soon(drain, engines[0])
+                        engines[0]._executor.draining = True
+                        engines[0]._executor.tasks.draining = True
+
+                engines = []
+                store.after = begin
+                async with serving(body("one")) as engine:
+                    engines.append(engine)
+                    await drained.wait()
+            (task,) = await flows.tasks()
+            assert (task.state, task.crashes, ran) == ("ready", 0, [])
+            async with serving(body("two")):
+                return (await flows.wait(id)).result
+
+    assert virtually(scenario) == "two"
+
+
 # --- a step that kills its worker
 
 

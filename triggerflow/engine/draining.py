@@ -80,7 +80,7 @@ class Draining:
         If it is cancelled, the next call goes on where it was.
         """
         if not self.begun:
-            self.begun = self._executor.draining = True
+            self.begun = self._executor.draining = self._executor.tasks.draining = True
             self._steps = self._running()
         self._deadline = min(self._deadline, trio.current_time() + limit)
         if self._scope is not None:

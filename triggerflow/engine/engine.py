@@ -363,6 +363,7 @@ class Engine(Starting):
     def _ended_by_hand(self, id: str, outcome: Outcome) -> None:
         if self._executor is not None:
             self._executor.forget(outcome.number or 0)
+            self._tell(Keeper.look_around)
         self._reached_out(outcome)
         self._moved(id, "cancelled", None)
 

@@ -92,6 +92,7 @@ class Tasks:
         look: there may be tasks to claim.
         due: when the next known one may be claimed.
         emptying: a task waits that must run alone, so nothing new is taken.
+        draining: begin no step; what was claimed in this moment is handed back at the end.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Tasks:
         self.look = bool(self.queues)
         self.due: float | None = None
         self.emptying = False
+        self.draining = False
         self._store = store
         self._committer = committer
         self._codec = codec
@@ -185,8 +187,9 @@ class Tasks:
         self.look = self.look or found.more
         if found.suspects:
             self.look = self.emptying = True
-        for task in found.tasks:
-            self._begin(Held(task))
+        if not self.draining:
+            for task in found.tasks:
+                self._begin(Held(task))
 
     def _begin(self, held: Held) -> None:
         task = held.task

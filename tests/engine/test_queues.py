@@ -9,6 +9,7 @@ import pytest
 import trio
 
 import triggerflow as tf
+from triggerflow.core.answers import Answer
 from triggerflow.store.sqlite import MemoryStore, SqliteStore
 from triggerflow.store.sqlite import tasks as stored_tasks
 from triggerflow.store.tasks import ClaimTasks, FinishTask
@@ -625,13 +626,60 @@ def test_a_completion_from_outside_withdraws(new_app, one_place):
     """`complete` decides a queued call: its value is the result, its attempt is over."""
 
     def flow(render):
-        return (yield tf.call(render).using(queue="gpu"))
+        found = yield tf.call(render).using(queue="gpu")
+        yield tf.sleep(100)
+        return found
 
     async def complete(flows, id):
         await flows.complete(id, "call:render#0", "by hand")
 
     found = withdrawals(new_app, one_place, flow, complete)
-    assert found == ("done", "by hand", ["call:render#0"])
+    assert found == ("done", "by hand", ["call:render#0", "sleep#0"])
+
+
+def test_a_call_that_failed_for_good_leaves_no_task(new_app, live, make_store):
+    """Once the flow has heard of it, neither task nor progress stays, though it goes on."""
+    app = new_app(make_store())
+
+    @app.step
+    def work():
+        tf.step_context().heartbeat("half")
+        raise OSError
+
+    @app.flow(name="f")
+    def f(_):
+        try:
+            yield tf.call(work).using(queue="gpu")
+        except tf.StepFailed:
+            yield tf.wait_signal("go")
+
+    async def scenario(engine):
+        id = await engine.start(f)
+        await engine.run_until_idle()
+        record = engine._store.instance(id)
+        assert record.status == "waiting"
+        return await engine.tasks(), engine._store.progress(record.number, 1)
+
+    assert live(app, scenario, queues=GPU) == ((), [])
+
+
+def test_an_answer_of_another_generation_is_dropped(new_app, live, make_store):
+    """Equal tags in two generations are two calls: the answer of one is none of the other."""
+    store = make_store()
+    work = stub("work")
+    app = flow_app(new_app, store, lambda _: (yield tf.call(work).using(queue="gpu")), work)
+
+    async def scenario(engine):
+        id = await engine.start("f")
+        await engine.run_until_idle()
+        number = store.instance(id).number
+        answer = Answer(2, app.codec.encode("no")).encode(app.codec)
+        stored_tasks.kin.post(store._db, [(number, "task", "call:work#0", answer, 1.0)])
+        await engine.run_until_idle()
+        found = await engine.get(id)
+        return found.status, found.log_length, store.inbox(number)
+
+    assert live(app, scenario) == ("waiting", 0, [])
 
 
 def test_a_plain_step_hears_that_it_is_withdrawn(new_app, real, tmp_path):

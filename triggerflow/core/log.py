@@ -68,14 +68,12 @@ def is_binding(tag: str, pending: Pending) -> bool:
     """Whether the code must meet this request again with equal tag and digest.
 
     A call in back-off runs nowhere, and a timer or wait lives only in the store: those may
-    be replaced. A call in flight may already have charged somebody, and of one in a queue
-    nobody here knows whether it is.
+    be replaced. A call in flight may already have charged somebody. Of one in a queue nobody
+    here knows whether it is in flight: its back-off is its task's, and no due time stands here.
     """
     kind = kind_of(tag)
     if kind in REPLACEABLE:
         return False
-    if pending.queue is not None:
-        return True
     return not (kind in _RUN and pending.attempts and pending.due is not None)
 
 

@@ -78,7 +78,7 @@ class Watching:
             for wait in list(left.values()) if document is not None else ():
                 if row.seq > wait.scanned and self._pattern(wait.pattern)(document):
                     del left[wait.id]
-                    payload = self._codec.encode([wait.generation, row.seq, document])
+                    payload = self._codec.frame([wait.generation, row.seq, document])
                     operations.append(Satisfy(wait.id, payload, self._clock.now()))
         if left:
             operations.append(Scanned(tuple(left), rows[-1].seq))

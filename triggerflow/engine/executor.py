@@ -142,6 +142,7 @@ class Executor:
             codec=codec,
             attempts=self._attempts,
             heartbeats=self._heartbeats,
+            later=self._later,
             finished=self._attempts.finished,
         )
 
@@ -162,10 +163,9 @@ class Executor:
         warm = self.warm.pop(run.number, None)
         self.warm_lengths.pop(run.number, None)
         try:
-            if claimed.log is None and warm is not None and not run.retried:
-                # Nothing ran when it was parked, so nothing need be performed.
-                run.take_over(warm)
-            else:
+            # Nothing ran when it was parked, so nothing need be performed.
+            fits = claimed.log is None and warm is not None and not run.retried
+            if not (fits and warm and run.take_over(warm, claimed.pending, self._codec)):
                 if warm is not None:
                     warm.drop()
                 rows = claimed.log
@@ -211,13 +211,14 @@ class Executor:
 
     def _lost(self, run: Running, outcome: Outcome) -> None:
         """A write was refused: the instance, or the whole worker, is another's."""
-        if outcome.verdict is Verdict.GONE:
-            run.drop("ended")
         if outcome.detail == "worker":
             self._forget(run)
             self._fenced()
-        else:
+        elif self.owned.get(run.number) is run:
+            if outcome.verdict is Verdict.GONE:
+                run.drop("ended")
             self._hand_back(run)
+        # Else it has parked: a loser spoke while the turn by which it lost was in flight.
 
     def _hand_back(self, run: Running) -> None:
         """The store knows more of it than we do: let the next claim read it anew."""
@@ -294,8 +295,15 @@ class Executor:
         self._task_ended_here()
 
     def _unwanted(self, attempt: Attempt) -> None:
-        if isinstance(attempt.owner, Running):
-            self._starter.ended(attempt.owner, attempt)
+        run = attempt.owner
+        if not isinstance(run, Running):
+            return
+        self._quieter.set()
+        owed = self._starter.ended(run, attempt, begin=not self.draining)
+        if owed and not run.is_busy_beside(()):
+            # It was owned for this attempt's sake, and may park now.
+            run.fresh = True
+            self._turn(run)
 
     # --- the turn
 
@@ -341,6 +349,8 @@ class Executor:
         run.refused.clear()
         run.log_length += len(operation.entries)
         forget(run, operation.progress_over)
+        for tag, cause in taken.lost.items():
+            run.give_up(tag, cause)
         if operation.entries and run.crashes:
             run.crashes = 0
             # It need no longer be alone.
@@ -352,7 +362,10 @@ class Executor:
         if operation.status == "waiting" and not outcome.woken:
             self._park(run, operation.due)
             return
-        if not self.draining:
+        if self.draining:
+            # The next turn must not park it beside what was never begun.
+            replay.armed += taken.perform
+        else:
             for tag in taken.perform:
                 self._starter.perform(run, replay, tag)
         run.watch(self._timers, self._timer_fired)
@@ -389,8 +402,7 @@ class Executor:
                 self.receive(number, rows)
             elif number in self.owned:
                 log.warning("an inbox could not be read, trying again: %s", rows)
-                again = self._clock.steady() + _INBOX_AGAIN
-                self._steady.at(again, lambda: self.fetch_inbox(number))
+                self._later(_INBOX_AGAIN, lambda: self.fetch_inbox(number))
 
         self._committer.call(lambda: self._store.inbox(number), deliver)
 
@@ -445,6 +457,9 @@ class Executor:
         self._turn(run)
 
     # --- timers
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._steady.at(self._clock.steady() + seconds, work)
 
     def _timer_fired(self, run: Running) -> None:
         if run.gone or self.owned.get(run.number) is not run:

@@ -14,7 +14,7 @@ from triggerflow.engine.performer import Attempt
 from triggerflow.store.operations import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from triggerflow.core.branch import Waiting
     from triggerflow.core.codec import ValueCodec
@@ -213,14 +213,21 @@ class Running:
         replay.armed.clear()
         return replay
 
-    def take_over(self, warm: Running) -> None:
-        """Go on with the live replay that another claim left."""
+    def take_over(self, warm: Running, pending: bytes | None, codec: ValueCodec) -> bool:
+        """Go on with the live replay that another claim left, unless it is stale.
+
+        Another worker may have run an attempt meanwhile, or have replaced a wait: that leaves
+        no entry, and shows in the stored pending set alone.
+        """
+        if pending is None or decode_pending(codec.decode(pending)) != warm.pending:
+            return False
         self.replay, warm.replay = warm.replay, None
         self.pending, self.dues, self.armed = warm.pending, warm.dues, warm.armed
         # What came due while the turn that parked it was in flight.
         self.due = warm.due
         self.joining = warm.joining
         self.last_at = warm.last_at
+        return True
 
     @property
     def pause(self) -> float:
@@ -244,6 +251,7 @@ class Running:
         attempt = self.attempts[tag] = Attempt(
             self, tag, effect.name, fn, args, kwargs, number, effect.options.timeout
         )
+        attempt.owed = effect.options.compensate is not None
         attempt.keyed = effect.options.idempotency_key is not None
         return attempt
 
@@ -254,9 +262,24 @@ class Running:
     def give_up(self, tag: str, cause: str) -> None:
         """Nobody waits for the attempt under this tag any more; its end is still told."""
         attempt = self.attempts.pop(tag, None)
-        if attempt is not None:
+        if attempt is not None and not attempt.heard:
             self.ending[tag] = attempt
             attempt.cancel(cause)
+
+    def replace(self, attempt: Attempt, given_up: Attempt) -> None:
+        """Its thread runs on beyond its limit: this stands for it, with a failure."""
+        # A compensation waits for the thread.
+        self.ending[attempt.tag] = attempt
+        self.attempts[attempt.tag] = given_up
+
+    def is_busy_beside(self, lost: Container[str]) -> bool:
+        """Whether attempts run that are waited for, if those under the lost tags are not."""
+        for tag, each in self.attempts.items():
+            if tag not in lost or (each.owed and not each.heard):
+                return True
+        # A compensation may be asked for while what it undoes still runs: to know that, the
+        # instance must be owned.
+        return bool(self.held) or any(each.owed for each in self.ending.values())
 
     def arm(self, tag: str, kept: Pending) -> None:
         """Keep a request, and remember when it is due."""

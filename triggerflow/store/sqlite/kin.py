@@ -20,6 +20,12 @@ _INSERT: Final = "INSERT INTO inbox (instance, kind, name, payload, at) VALUES (
 KINDS: Final = {status: f"child_{status}" for status in ENDED}
 
 
+def is_there(db: sqlite3.Connection, id: str) -> bool:
+    """Whether an instance has this id already."""
+    found = db.execute("SELECT 1 FROM instance WHERE public_id = ?", (id,)).fetchone()
+    return found is not None
+
+
 def post(db: sqlite3.Connection, letters: Sequence[Letter]) -> Told:
     """Put messages into inboxes, and wake whom they are for.
 

@@ -39,9 +39,7 @@ def turns(
     }
     won: list[tuple[int, Turn]] = []
     blocks: list[Block] = []
-    checking = acts.Checking(
-        db, frozenset(op.number for _, op in items if getattr(op, "status", "") in ENDED)
-    )
+    checking = acts.Checking(db)
     for index, op in items:
         if standing.pop(op.number, None) != (worker, op.generation, op.log_length):
             # Once is enough: a second turn in this batch builds on a log that is gone.
@@ -55,6 +53,7 @@ def turns(
                 if refusals:
                     outcomes[index] = Outcome(Verdict.CONFLICT, refusals=refusals)
                     continue
+            checking.won(op)
             won.append((index, op))
         outcomes[index] = APPLIED
     if won:
@@ -119,6 +118,10 @@ def _write(
                 for op in staying
             ],
         )
+    consumed = [(each,) for _, op in won for each in op.consumed]
+    if consumed:
+        db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
+        db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
     for op in staying:
         for act in op.acts:
             if isinstance(act, ContinueAsNew):
@@ -126,10 +129,6 @@ def _write(
     leaving = [op for _, op in won if op.status != "running" and op.number not in woken]
     if leaving:
         _leave(db, leaving)
-    consumed = [(each,) for _, op in won for each in op.consumed]
-    if consumed:
-        db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
-        db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
     clear(db, [(op.number, op.generation, tag) for _, op in won for tag in op.progress_over])
     ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:

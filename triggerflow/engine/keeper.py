@@ -340,7 +340,7 @@ class Keeper:
                     flows=self._flows,
                     now=self._clock.now(),
                     alone=alone,
-                    warm=self._executor.warm_lengths,
+                    warm=self._executor.warm.turns,
                 )
             )
             self._take_over(found)

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.driver import Replay
+from triggerflow.core.effects import WaitSignal
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending, encode_pending
 from triggerflow.core.step import body_of
@@ -46,6 +47,7 @@ class Running:
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
         progress: (generation, tag) -> what that call said last, encoded.
+        turns: how many turns were taken before.
         dues: a heap of what is due when: (time, number, tag); some of it may be stale.
         watched: the timer that is set for the earliest of them.
         busy: a turn is in flight; what comes meanwhile waits for the next.
@@ -92,6 +94,7 @@ class Running:
         "seed",
         "started",
         "trouble",
+        "turns",
         "watched",
     )
 
@@ -101,6 +104,7 @@ class Running:
         self.flow = flow
         self.generation = claimed.generation
         self.log_length = claimed.log_length
+        self.turns = claimed.turns
         self.input = claimed.input
         self.seed = claimed.seed
         self.started = now if claimed.started is None else claimed.started
@@ -140,13 +144,26 @@ class Running:
         self.trouble = 0
         self.receive(claimed.inbox)
 
-    def receive(self, rows: Iterable[InboxRow]) -> None:
-        """Take note of messages that it hasn't seen."""
+    def receive(self, rows: Iterable[InboxRow]) -> bool:
+        """Take note of messages that it hasn't seen; tell whether there is a turn to take."""
         for row in rows:
             if row.id > self.inbox_seen:
                 self.inbox_seen = row.id
-                self.fresh = True
                 self._sort_in(row)
+                # A signal that the flow doesn't wait for stays in the inbox: no turn is
+                # taken for it, or n of them would cost n turns.
+                if row.kind != "signal" or self._awaits(row.name):
+                    self.fresh = True
+        return self.fresh
+
+    def _awaits(self, name: str) -> bool:
+        """Whether the flow may wait for a signal of this name."""
+        if self.replay is None:
+            return True
+        return any(
+            isinstance(waiting.effect, WaitSignal) and name in waiting.effect.names
+            for waiting in self.replay.pending.values()
+        )
 
     def _sort_in(self, row: InboxRow) -> None:
         if row.kind == "retry":
@@ -199,6 +216,7 @@ class Running:
             Diverged, DecodingRefused: see `redrive`.
         """
         self.attributes = _attributes(record.attributes, codec)
+        self.turns = record.turns
         self.redrive(log, record.pending, codec)
 
     def drive_again(self, log: Iterable[LogRecord], codec: ValueCodec) -> Replay:
@@ -213,21 +231,14 @@ class Running:
         replay.armed.clear()
         return replay
 
-    def take_over(self, warm: Running, pending: bytes | None, codec: ValueCodec) -> bool:
-        """Go on with the live replay that another claim left, unless it is stale.
-
-        Another worker may have run an attempt meanwhile, or have replaced a wait: that leaves
-        no entry, and shows in the stored pending set alone.
-        """
-        if pending is None or decode_pending(codec.decode(pending)) != warm.pending:
-            return False
+    def take_over(self, warm: Running) -> None:
+        """Go on with the live replay that another claim left."""
         self.replay, warm.replay = warm.replay, None
         self.pending, self.dues, self.armed = warm.pending, warm.dues, warm.armed
         # What came due while the turn that parked it was in flight.
         self.due = warm.due
         self.joining = warm.joining
         self.last_at = warm.last_at
-        return True
 
     @property
     def pause(self) -> float:

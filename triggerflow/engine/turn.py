@@ -8,7 +8,7 @@ logged: messages stay in the inbox, a result whose tag is gone goes with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -17,6 +17,7 @@ from triggerflow.core.effects import (
     Sleep,
     SleepUntil,
     TimedWait,
+    WaitSignal,
 )
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import Entry, Pending, encode_pending
@@ -28,6 +29,7 @@ from triggerflow.engine.drive import NONE, Drive
 from triggerflow.engine.letters import children, messages
 from triggerflow.engine.pending import update
 from triggerflow.engine.queued import refuse_strangers, succeeded
+from triggerflow.engine.requests import stored
 from triggerflow.engine.retrying import delay_of
 from triggerflow.engine.settling import settle
 from triggerflow.errors import TimedOut
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from triggerflow.engine.performer import Attempt
     from triggerflow.engine.running import Running
     from triggerflow.store.records import InboxRow
+
+
+# A wider pending set is not looked through at each turn: any message wakes its instance.
+_MOST_AWAITED: Final = 64
 
 
 @attrs.define(slots=True)
@@ -220,12 +226,13 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
     else:
         status = "cancelled" if outcome.failure.kind == "cancelled" else "failed"
         value = drive.codec.encode(outcome.failure.to_record())
+    pending, changed, afresh = stored(run, drive.codec)
     operation = Turn(
         run.number,
         run.generation,
         run.log_length,
         tuple(drive.rows),
-        drive.codec.pack(encode_pending(run.pending)),
+        pending,
         status,
         drive.now,
         run.started,
@@ -234,8 +241,22 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
         run.inbox_seen,
         value,
         tuple(drive.acts),
+        awaits=_awaited(drive) if status == "waiting" else None,
+        changed=changed,
+        afresh=afresh,
     )
     return Taken(operation, drive.perform, drive.lost, results, drive.consumed)
+
+
+def _awaited(drive: Drive) -> tuple[str, ...] | None:
+    """The names of the signals that it waits for, or None where too much is to be looked at."""
+    names: dict[str, None] = {}
+    if len(drive.replay.pending) > _MOST_AWAITED:
+        return None
+    for waiting in drive.replay.pending.values():
+        if isinstance(waiting.effect, WaitSignal):
+            names.update(dict.fromkeys(waiting.effect.names))
+    return tuple(names)
 
 
 def _continued(drive: Drive, outcome: Continued) -> ContinueAsNew:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triggerflow.store.sqlite import tasks
+from triggerflow.store.sqlite import requests, tasks
 from triggerflow.store.sqlite.progress import clear_instances
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def turn_over(db: sqlite3.Connection, turn: Turn, act: ContinueAsNew) -> None:
     db.execute("DELETE FROM wait WHERE instance = ?", (turn.number,))
     # The next generation may wait under the same tags.
     db.execute("DELETE FROM inbox WHERE instance = ? AND kind = 'complete'", (turn.number,))
+    requests.clear(db, [(turn.number,)])
     tasks.clear_instances(db, [(turn.number,)])
     clear_instances(db, [(turn.number,)])
     # One cancel is lawful in each generation: one that this turn took was this one's own.

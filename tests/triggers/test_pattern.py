@@ -9,6 +9,21 @@ import pytest
 
 from triggerflow.errors import PatternError
 from triggerflow.triggers import compile_pattern
+from triggerflow.triggers.pattern import compiled
+from triggerflow.triggers.pattern.conditions import (
+    Absent,
+    AnythingBut,
+    Conditions,
+    Equals,
+    EqualsIgnoreCase,
+    Exists,
+    InNetwork,
+    Leaf,
+    Numeric,
+    Prefix,
+    Suffix,
+    Wildcard,
+)
 
 # --- what matches -------------------------------------------------------------------
 
@@ -259,11 +274,11 @@ def test_other_meanings_are_unequal(one: object, two: object) -> None:
 
 def test_paths_and_source() -> None:
     """`paths` has every leaf's keys, sorted; `source` is a copy that nobody else holds."""
-    compiled = compile_pattern({"b": [2, 1, 2.0], "a": {"c.d": ["x"], "a": [None]}})
-    assert compiled.paths == (("a", "a"), ("a", "c.d"), ("b",))
-    assert compiled.source == {"a": {"a": [None], "c.d": ["x"]}, "b": [1, 2]}
-    compiled.source["b"].append(3)
-    assert compiled.source["b"] == [1, 2]
+    pattern = compile_pattern({"b": [2, 1, 2.0], "a": {"c.d": ["x"], "a": [None]}})
+    assert pattern.paths == (("a", "a"), ("a", "c.d"), ("b",))
+    assert pattern.source == {"a": {"a": [None], "c.d": ["x"]}, "b": [1, 2]}
+    pattern.source["b"].append(3)
+    assert pattern.source["b"] == [1, 2]
 
 
 # --- bombs --------------------------------------------------------------------------
@@ -304,3 +319,93 @@ def test_patterns_deeper_than_any_document_are_refused(depth: int) -> None:
     """A pattern bomb is refused with words, not with a RecursionError."""
     with pytest.raises(PatternError, match="nested deeper than 128 objects"):
         compile_pattern(nested(depth, ["x"], "object"))
+
+
+# --- what an index reads, and when closures are built ---------------------------------
+
+
+def test_conditions_tell_what_is_required_and_what_is_a_choice() -> None:
+    """Leaves are ANDed, sorted by path; each `$or` is its branches, with whole paths."""
+    pattern = compile_pattern(
+        {
+            "type": ["Note", "Like"],
+            "object": {
+                "id": [{"prefix": "https://"}, 5],
+                "$or": [{"a": [{"exists": False}]}, {"b": [{"anything-but": {"suffix": "x"}}]}],
+            },
+        }
+    )
+    assert pattern.conditions == Conditions(
+        (
+            Leaf(("object", "id"), (Equals((5,)), Prefix("https://"))),
+            Leaf(("type",), (Equals(("Like", "Note")),)),
+        ),
+        (
+            (
+                Conditions((Leaf(("object", "a"), (Absent(),)),)),
+                Conditions((Leaf(("object", "b"), (AnythingBut((Suffix("x"),)),)),)),
+            ),
+        ),
+    )
+    assert [leaf.may_be_absent for leaf in pattern.conditions.every_leaf()] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert pattern.paths == (("object", "a"), ("object", "b"), ("object", "id"), ("type",))
+
+
+def test_operators_keep_python_equality_out() -> None:
+    """Conditions with 1 and with true are neither equal nor one key of a dictionary."""
+    assert Equals((1,)) != Equals((True,))
+    assert Equals((1,)) == Equals((1.0,))
+    assert len({Equals((1,)), Equals((True,)), Equals((0,)), Equals((False,))}) == 4
+
+
+def test_every_operator_as_data() -> None:
+    """Each operator becomes a class of its own, with its operand read."""
+    entries = [
+        {"equals-ignore-case": "x"},
+        {"suffix": {"equals-ignore-case": "x"}},
+        {"wildcard": "a*\\*b"},
+        {"numeric": [">", 1, "<=", 2.5]},
+        {"numeric": ["<", 1]},
+        {"exists": True},
+        {"cidr": "10.1.2.3/24"},
+        "::1",
+    ]
+    (leaf,) = compile_pattern({"a": entries}).conditions.leaves
+    network = 10 << 24 | 1 << 16 | 2 << 8
+    assert set(leaf.any_of) == {
+        EqualsIgnoreCase("x"),
+        Suffix("x", ignore_case=True),
+        Wildcard("a*\\*b", ("a", "*b")),
+        Numeric(1, True, 2.5, False),
+        Numeric(high=1, high_open=True),
+        Exists(),
+        InNetwork("10.1.2.3/24", 4, network, network + 255),
+        InNetwork("::1", 6, 1, 1),
+    }
+
+
+def test_closures_are_built_by_the_first_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling checks and reads, and builds nothing; the first document builds, once."""
+    built = []
+    build = compiled.document_test
+    monkeypatch.setattr(
+        compiled, "document_test", lambda conditions: built.append(1) or build(conditions)
+    )
+    pattern = compile_pattern({"a": ["x"], "b": [{"wildcard": "*"}]})
+    assert not pattern("no object")
+    assert not built
+    assert pattern({"a": "x", "b": "y"})
+    assert not pattern({"a": "x"})
+    assert len(built) == 1
+
+
+def test_patterns_share_the_paths_of_their_fields() -> None:
+    """Many patterns over few fields hold one tuple for each path."""
+    one = compile_pattern({"object": {"type": ["x"]}})
+    two = compile_pattern({"object": {"type": ["y"]}})
+    assert one.conditions.leaves[0].path is two.conditions.leaves[0].path

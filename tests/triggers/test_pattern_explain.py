@@ -44,8 +44,8 @@ FOLLOW = {
         (
             {"tags": {"name": ["a"], "n": [2]}},
             (
-                'match.tags.name: expected "a", there is one, but not in the same array element '
-                "as the fields before it"
+                'match.tags.name: expected "a", there is one, '
+                "but not in the same array element as the fields before it"
             ),
         ),
         (
@@ -54,7 +54,7 @@ FOLLOW = {
         ),
         (
             {"object": {"name": [{"numeric": [">", 1, "<=", 5]}]}},
-            'match.object.name: expected a number > 1 and <= 5, found "Ann" at $.object.name',
+            ('match.object.name: expected a number > 1 and <= 5, found "Ann" at $.object.name'),
         ),
         (
             {"object": {"name": [{"anything-but": {"prefix": ["A", "B"]}}]}},
@@ -90,8 +90,8 @@ FOLLOW = {
             {"tags": {"n": [1], "$or": [{"name": ["b"]}, {"x": [1]}]}},
             (
                 'match.tags["$or"]: no branch holds: '
-                'match.tags.name: expected "b", there is one, but not in the same array element '
-                "as the fields before it; "
+                'match.tags.name: expected "b", there is one, '
+                "but not in the same array element as the fields before it; "
                 'match.tags.x: expected 1, "x" is absent'
             ),
         ),

@@ -72,3 +72,47 @@ def test_every_operator_is_in_the_table() -> None:
             assert any(
                 f"| {outcome}" in line and f'"{operator}"' in line for line in text.splitlines()
             ), (operator, outcome)
+
+
+def test_real_documents_match_patterns_drawn_from_them() -> None:
+    """For each value of a nested document, every operator that is true of it matches."""
+    document = {
+        "type": "Create",
+        "actor": "https://a.example/ann",
+        "object": {
+            "type": "Note",
+            "tag": [{"type": "Mention", "href": "https://b.example/bob"}, {"type": "Hashtag"}],
+            "counts": {"likes": 3, "score": 0.5, "shared": True, "reply": None},
+        },
+    }
+
+    def leaves(value: Any, path: tuple[str, ...] = ()) -> Any:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from leaves(inner, (*path, key))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from leaves(inner, path)
+        else:
+            yield path, value
+
+    for path, value in leaves(document):
+        entries: list[Any] = [value, {"exists": True}, {"anything-but": "other"}]
+        if isinstance(value, str):
+            entries += [
+                {"prefix": value[:2]},
+                {"suffix": value[-2:]},
+                {"equals-ignore-case": value.upper()},
+                {"wildcard": f"{value[0]}*{value[-1]}"},
+                {"anything-but": {"prefix": value + "x"}},
+            ]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            entries += [
+                {"numeric": [">=", value]},
+                {"numeric": [">", value - 1, "<", value + 1]},
+            ]
+        for entry in entries:
+            pattern: Any = [entry]
+            for key in reversed(path):
+                pattern = {key: pattern}
+            assert compile_pattern(pattern)(document), pattern

@@ -221,7 +221,8 @@ def play_app(store, world):
     def play(input):
         refs = list(input.get("refs", ()))
         try:
-            found = yield from run(input["program"], refs, top=True)
+            queue = "far" if world.far else None
+            found = yield from run(input["program"], refs, top=True, queue=queue)
         except (tf.TriggerflowError, ValueError, tf.FlowCancelled):
             yield tf.compensate_all()
             raise
@@ -252,6 +253,7 @@ class World:
         self.codec = codec
         self.findings = []
         self.broken = True
+        self.far = False  # all calls are queued, not only those that say so
         self.crashes = 0
         self.logs = {}  # (number, generation) -> rows, as last read
         self.armed = defaultdict(set)  # id -> (generation, tag) that a commit armed or logged
@@ -865,6 +867,7 @@ def play(case, folder=None):
     """
     inner = MemoryStore() if folder is None else SqliteStore(folder / "machine.db")
     world = World(tf.App(MemoryStore(), entry_points=False).codec)
+    world.far = case["far"]
     store = Mortal(Checked(inner, world))
     # The world looks on while the engine is down.
     world.store = inner if folder is None else SqliteStore(folder / "machine.db")
@@ -1009,6 +1012,7 @@ def cases(peers=st.none()):
             "acts": st.tuples(first, st.lists(ACTS, max_size=16)).map(lambda x: [x[0], *x[1]]),
             "settings": st.lists(SETTINGS, min_size=1, max_size=3),
             "peer": peers,
+            "far": st.booleans(),
         }
     )
 
@@ -1073,6 +1077,7 @@ def program_case(*acts, **settings):
         "acts": [list(act) for act in acts],
         "settings": [{"serves": True} | settings],
         "peer": None,
+        "far": False,
     }
 
 

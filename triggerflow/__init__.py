@@ -65,9 +65,11 @@ if _TYPE_CHECKING:
     from triggerflow.engine.patches import Patch as Patch
     from triggerflow.engine.statistics import Statistics as Statistics
     from triggerflow.engine.views import Appended as Appended
+    from triggerflow.engine.views import Backfill as Backfill
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
     from triggerflow.engine.views import Progress as Progress
+    from triggerflow.engine.views import Redispatched as Redispatched
     from triggerflow.engine.views import Rejected as Rejected
     from triggerflow.engine.views import Task as Task
     from triggerflow.errors import ActivityRejected as ActivityRejected
@@ -102,6 +104,7 @@ if _TYPE_CHECKING:
     from triggerflow.errors import TriggerflowError as TriggerflowError
     from triggerflow.errors import UnknownFlow as UnknownFlow
     from triggerflow.errors import UnknownInstance as UnknownInstance
+    from triggerflow.errors import UnknownTrigger as UnknownTrigger
     from triggerflow.errors import WaitTimedOut as WaitTimedOut
     from triggerflow.flows import Flow as Flow
     from triggerflow.flows import flow as flow
@@ -158,9 +161,11 @@ _HOMES = {
     "triggerflow.engine.statistics": ("Statistics",),
     "triggerflow.engine.views": (
         "Appended",
+        "Backfill",
         "Firing",
         "Instance",
         "Progress",
+        "Redispatched",
         "Rejected",
         "Task",
     ),
@@ -197,6 +202,7 @@ _HOMES = {
         "TriggerflowError",
         "UnknownFlow",
         "UnknownInstance",
+        "UnknownTrigger",
         "WaitTimedOut",
     ),
     "triggerflow.flows": ("Flow", "flow"),

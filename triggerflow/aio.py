@@ -183,6 +183,17 @@ class AsyncioClient:
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
     drain = _verb(Engine.drain)
+    pause = _verb(Engine.pause)
+    resume = _verb(Engine.resume)
+    drain_trigger = _verb(Engine.drain_trigger)
+    backfill = _verb(Engine.backfill)
+    backfills = _verb(Engine.backfills)
+    get_backfill = _verb(Engine.get_backfill)
+    pause_backfill = _verb(Engine.pause_backfill)
+    resume_backfill = _verb(Engine.resume_backfill)
+    cancel_backfill = _verb(Engine.cancel_backfill)
+    redispatch = _verb(Engine.redispatch)
+    firings = _verb(Engine.firings)
 
     async def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
         thread, landing = self._thread, self._landing

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from triggerflow.aio import AsyncioClient
     from triggerflow.client import Client
     from triggerflow.core.activity import Activity
+    from triggerflow.core.retry import RetryPolicy
     from triggerflow.engine.engine import Engine
     from triggerflow.engine.settings import Code
     from triggerflow.flows.flow import Retention, Signals
@@ -168,6 +169,9 @@ class App:
         actors: object = None,
         guard: Guard | Callable[[dict[str, Any]], object] | None = None,
         version: int = 1,
+        retry: RetryPolicy | None = None,
+        dead_letter: object = None,
+        start_at: object = "latest",
     ) -> Trigger:
         """Register a trigger: which activities start which flow.
 
@@ -179,13 +183,27 @@ class App:
             actors: globs; all of the activity's actors must be in scope.
             guard: a plain function of the document, asked last.
             version: raise it to make an otherwise equal trigger a new one.
+            retry: how often a guard that raises or hangs is asked again, and when.
+            dead_letter: a flow that starts with ``{activity, trigger, error}`` once that has
+                failed for good.
+            start_at: where in history a trigger of a new name begins: ``"latest"``,
+                ``"horizon"``, a sequence number or an aware datetime.
 
         Raises:
             DefinitionError, PatternError: a part of it can't work.
             DuplicateTrigger: the app has it already, under this name or another.
         """
         made = define_trigger(
-            name, on=on, match=match, actors=actors, guard=guard, start=start, version=version
+            name,
+            on=on,
+            match=match,
+            actors=actors,
+            guard=guard,
+            start=start,
+            version=version,
+            retry=retry,
+            dead_letter=dead_letter,
+            start_at=start_at,
         )
         self._add_trigger(made)
         return made
@@ -244,7 +262,8 @@ class App:
     def _add_trigger(self, made: Trigger) -> None:
         known = self._triggers.get(made.name)
         if known is not None:
-            if known.trigger_cid == made.trigger_cid and known.guard == made.guard:
+            # The CID leaves out how it is dispatched, and where it begins.
+            if known == made:
                 return
             raise DuplicateTrigger(made.name, made.name, "one name stands for two triggers")
         twin = self._meanings.get(made.meaning_cid)

@@ -172,6 +172,17 @@ class UnknownFlow(TriggerflowError):
 
 
 @attrs.define(eq=False)
+class UnknownTrigger(TriggerflowError):
+    """The store has no current trigger of this name."""
+
+    name: str
+    known: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"trigger {self.name!r} is not current; {_nearest(self.known, self.name)}"
+
+
+@attrs.define(eq=False)
 class UnknownInstance(TriggerflowError):
     """No instance has this id, or a prefix fits none or several."""
 

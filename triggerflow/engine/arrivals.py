@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -16,8 +17,8 @@ from triggerflow.engine.validating import Validate, validated
 from triggerflow.engine.views import Appended, Rejected, appended
 from triggerflow.errors import InternalError, TriggerflowError
 from triggerflow.pipeline.plan import Judged, guarded, plan
-from triggerflow.store.operations import Append, Dispatch, Outcome, Verdict
-from triggerflow.triggers import Guard, Trigger, TriggerIndex
+from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
+from triggerflow.triggers import Delivery, Guard, Trigger, TriggerIndex
 
 if TYPE_CHECKING:
     from triggerflow.engine.clock import Clock
@@ -29,16 +30,39 @@ if TYPE_CHECKING:
 
 # A registry that changes faster than an append can be planned is somebody's mistake.
 _MOST_PLANS: Final = 20
+# How many specs are kept compiled that are not current.
+_KEPT: Final = 1000
 
 
 @attrs.define(slots=True)
 class _Arrival:
-    """An activity on its way in."""
+    """An activity on its way in, or taken up again.
+
+    Attributes:
+        registry: the generation of what it matched.
+        held: trigger CID -> ``paused`` or ``skipped``.
+        attempts: how often its dispatch was tried, this time included.
+        put_off: a dispatch is to be tried again later.
+    """
 
     activity: Activity
     document: bytes
     matched: list[Trigger] = attrs.field(factory=list)
     verdicts: dict[str, Judged] = attrs.field(factory=dict)
+    registry: int = -1
+    held: dict[str, str] = attrs.field(factory=dict)
+    attempts: int = 1
+    put_off: bool = False
+
+
+@attrs.frozen
+class Met:
+    """An activity, and triggers that it met; see `_Arrival` for the attempts."""
+
+    activity: Activity
+    document: bytes
+    triggers: Sequence[Trigger]
+    attempts: int = 1
 
 
 class Arrivals:
@@ -61,6 +85,7 @@ class Arrivals:
         promise: Callable[[int], bool],
         redeem: Callable[[int], None],
         begun: Callable[[Outcome], None],
+        put_off: Callable[[], None],
         backlog: Backlog,
         crowd: Crowd,
     ) -> None:
@@ -73,6 +98,7 @@ class Arrivals:
             promise: keeps places in this worker for what an append starts, if it can.
             redeem: gives them back once it has started.
             begun: called with an append's outcome, which has what this worker owns now.
+            put_off: called when a dispatch failed that is to be tried again later.
             backlog: room for what is submitted.
             crowd: slows what starts flows while this worker is full.
         """
@@ -90,20 +116,47 @@ class Arrivals:
         self._promise = promise
         self._redeem = redeem
         self._begun = begun
+        self._put_off = put_off
         self._backlog = backlog
         self._crowd = crowd
         self._registry = -1
         self._index = TriggerIndex()
+        self._states: dict[str, str] = {}
+        self._held: dict[str, str] = {}
+        # Specs that are met one firing at a time.
+        self._once = lru_cache(_KEPT)(self.known)
 
     def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
         """Plan with these triggers from now on."""
-        self._index = TriggerIndex(self._known(record.spec) for record in triggers)
+        if generation == self._registry:
+            return
+        records = tuple(triggers)
+        self._index = TriggerIndex(
+            self.known(each.spec, each.options) for each in records if each.state != "draining"
+        )
+        self._states = {each.name: each.state for each in records if each.state != "active"}
+        self._held = {each.cid: "paused" for each in records if each.state == "paused"}
         self._registry = generation
 
-    def _known(self, block: bytes) -> Trigger:
+    async def look_again(self) -> None:
+        """Plan with the triggers that the store has now."""
+        self.refresh(*await self._committer.run(self._store.registry))
+
+    def known(self, block: bytes, options: bytes | None) -> Trigger:
+        """A stored trigger, with its guard's code if this process has that."""
         spec = decode_document(block)
         guard = self._guards.get(spec.get("guard", ""))
-        return Trigger.from_spec(spec, None if guard is None else guard.fn)
+        trigger = Trigger.from_spec(spec, None if guard is None else guard.fn)
+        return attrs.evolve(trigger, delivery=Delivery.decoded(options))
+
+    @property
+    def registry(self) -> int:
+        """The registry generation that appends are planned with."""
+        return self._registry
+
+    def named(self, name: str) -> Trigger | None:
+        """The trigger of a name, unless it is draining."""
+        return self._index.get(name)
 
     @property
     def index(self) -> TriggerIndex:
@@ -152,7 +205,7 @@ class Arrivals:
                     continue
                 found[index] = self._appended(arrivals[index], outcome)
             if stale:
-                self.refresh(*await self._committer.run(self._store.registry))
+                await self.look_again()
             todo = stale
         done = [each for each in found if each is not None]
         if len(done) < len(found):
@@ -162,6 +215,8 @@ class Arrivals:
     async def _match(self, arrivals: list[_Arrival]) -> None:
         for arrival in arrivals:
             arrival.matched = self._index.match(arrival.activity)
+            # Of one generation, whatever comes while guards are judged.
+            arrival.registry, arrival.held = self._registry, self._held
         await self._judge(arrivals)
 
     async def _judge(self, arrivals: list[_Arrival]) -> None:
@@ -187,12 +242,12 @@ class Arrivals:
             types=json.dumps(activity.types),
             actors=json.dumps(activity.actors),
             received=now,
-            registry=self._registry,
+            registry=arrival.registry,
             firings=None if self._deferred else self._plan(arrival, now),
         )
 
-    def _plan(self, arrival: _Arrival, now: float) -> Any:
-        return plan(
+    def _plan(self, arrival: _Arrival, now: float) -> tuple[PlannedFiring, ...]:
+        planned = plan(
             arrival.activity,
             arrival.matched,
             arrival.verdicts,
@@ -200,7 +255,11 @@ class Arrivals:
             flows=self._flows,
             now=now,
             seed=new_seed,
+            held=arrival.held,
+            attempts=arrival.attempts,
         )
+        arrival.put_off = any(each.due is not None for each in planned)
+        return planned
 
     async def _commit(self, arrivals: Sequence[_Arrival]) -> list[Outcome]:
         async with self._backlog.room("append", len(arrivals)):
@@ -218,6 +277,8 @@ class Arrivals:
                 return await self._committer.ask_all(operations, self._begun)
             finally:
                 self._redeem(promised)
+                if any(each.put_off for each in arrivals):
+                    self._put_off()
 
     def _appended(self, arrival: _Arrival, outcome: Outcome) -> Appended:
         duplicate = outcome.verdict is Verdict.DUPLICATE
@@ -242,27 +303,71 @@ class Arrivals:
 
     async def _dispatch(self, row: OutboxRow) -> bool:
         activity = Activity.read(row.cid, decode_document(row.document))
-        arrival = _Arrival(activity, row.document, await self._met(row, activity))
-        if row.spec is not None and any(
-            trigger.guard is not None and trigger.guard.fn is None
-            for trigger in arrival.matched
-        ):
-            # For a worker that has the guard's code.
-            return False
-        await self._judge([arrival])
-        now = self._clock.now()
-        outcome = await self._committer.ask(
-            Dispatch(row.id, row.seq, row.registry, now, self._plan(arrival, now))
-        )
-        return outcome.verdict is Verdict.APPLIED
+        for _ in range(_MOST_PLANS):
+            arrival = _Arrival(activity, row.document, registry=self._registry)
+            await self._meet(row, arrival)
+            if row.spec is not None and any(
+                trigger.guard is not None and trigger.guard.fn is None
+                for trigger in arrival.matched
+            ):
+                # For a worker that has the guard's code.
+                return False
+            await self._judge([arrival])
+            now = self._clock.now()
+            firings = self._plan(arrival, now)
+            outcome = await self._committer.ask(
+                Dispatch(row.id, row.seq, row.registry, now, firings, arrival.registry)
+            )
+            if arrival.put_off:
+                self._put_off()
+            if outcome.verdict is not Verdict.STALE:
+                return outcome.verdict is Verdict.APPLIED
+            await self.look_again()
+        return False
 
-    async def _met(self, row: OutboxRow, activity: Activity) -> list[Trigger]:
-        """The triggers that the append would have met: newer ones don't see the activity."""
+    async def _meet(self, row: OutboxRow, arrival: _Arrival) -> None:
+        """Find the triggers that the append would have met: newer ones don't see the activity.
+
+        One that is paused now starts nothing; what one met during a pause that was skipped is
+        skipped too.
+        """
+        index, then = self._index, {}
         if row.spec is not None:
             # That it met this one was found when it was appended.
-            return [self._known(row.spec)]
-        index = self._index
-        if row.registry != self._registry:
-            records = await self._committer.run(lambda: self._store.triggers_at(row.registry))
-            index = TriggerIndex(self._known(record.spec) for record in records)
-        return index.match(activity)
+            arrival.matched = [self._once(row.spec, row.options)]
+            then = {row.trigger_cid: row.state}
+        else:
+            if row.registry != arrival.registry:
+                records = await self._committer.run(
+                    lambda: self._store.triggers_at(row.registry)
+                )
+                index = TriggerIndex(
+                    self.known(each.spec, each.options)
+                    for each in records
+                    if each.state != "draining"
+                )
+                then = {each.cid: each.state for each in records}
+            arrival.matched = index.match(arrival.activity)
+        for trigger in arrival.matched:
+            cid = trigger.trigger_cid
+            if self._states.get(trigger.name) == "paused":
+                arrival.held[cid] = "paused"
+            elif then.get(cid) == "skipped":
+                arrival.held[cid] = "skipped"
+
+    # --- what is taken up again, or met late
+
+    async def planned(
+        self, met: Sequence[Met], *, now: float
+    ) -> list[tuple[PlannedFiring, ...]]:
+        """What activities lead to now, each with triggers that it is known to meet."""
+        arrivals = [
+            _Arrival(each.activity, each.document, list(each.triggers), attempts=each.attempts)
+            for each in met
+        ]
+        await self._judge(arrivals)
+        return [self._plan(each, now) for each in arrivals]
+
+    def one(self, spec: bytes, options: bytes | None) -> Trigger:
+        """A stored trigger, from a few that are kept."""
+        return self._once(spec, options)

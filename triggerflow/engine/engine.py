@@ -13,15 +13,18 @@ import trio
 from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
+from triggerflow.engine.backfill import Backfills
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.draining import Drained, Draining
 from triggerflow.engine.drive import Around
 from triggerflow.engine.executor import Executor
+from triggerflow.engine.history import History
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.pressure import Crowd
+from triggerflow.engine.redispatch import Redispatcher
 from triggerflow.engine.retention import Retention
-from triggerflow.engine.starting import Starting
 from triggerflow.engine.statistics import Statistics
+from triggerflow.engine.triggering import Triggering, start_of
 from triggerflow.engine.views import Appended, Instance
 from triggerflow.engine.watching import Watching
 from triggerflow.errors import (
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("triggerflow")
 
 
-class Engine(Starting):
+class Engine(Triggering):
     """An open app. Get it with ``async with app.open() as engine``.
 
     All verbs are durable when they return.
@@ -86,6 +89,7 @@ class Engine(Starting):
             promise=self._promise,
             redeem=self._redeem,
             begun=self._begun,
+            put_off=self._walk_came,
             backlog=self._backlog,
             crowd=self._crowd,
         )
@@ -96,6 +100,13 @@ class Engine(Starting):
             clock=self._clock,
             told=self._reached_out,
         )
+        self._history = History(
+            store=store, reader=self._reader, arrivals=self._arrivals, clock=self._clock
+        )
+        self._redispatcher = Redispatcher(
+            committer=committer, arrivals=self._arrivals, clock=self._clock
+        )
+        self._backfills: Backfills | None = None
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
         self._keeping = trio.CancelScope()
@@ -116,6 +127,8 @@ class Engine(Starting):
                     trigger.trigger_cid,
                     encode_document(trigger.spec()),
                     trigger.meaning_cid,
+                    trigger.delivery.encoded(),
+                    start_of(trigger),
                 )
                 for trigger in code.triggers
             ]
@@ -147,6 +160,20 @@ class Engine(Starting):
             task_ended=lambda: self._tell(Keeper.place_freed),
             queues=settings.queues,
         )
+        if not settings.only_queues:
+            self._backfills = Backfills(
+                store=self._store,
+                committer=self._committer,
+                reader=self._reader,
+                arrivals=self._arrivals,
+                history=self._history,
+                redispatcher=self._redispatcher,
+                clock=self._clock,
+                backlog=self._backlog,
+                crowded=lambda: self._keeper is not None and self._keeper.crowded,
+                started=self._work_came,
+                rested=lambda: self._tell(Keeper.look_again),
+            )
         self._keeper = Keeper(
             store=self._store,
             committer=self._committer,
@@ -161,6 +188,7 @@ class Engine(Starting):
             lease=settings.lease,
             capacity=settings.capacity,
             only_queues=settings.only_queues,
+            walking=lambda: self._backfills is not None and self._backfills.busy,
             settled=self._settled,
             caught_up=self._crowd.caught_up,
         )
@@ -188,6 +216,8 @@ class Engine(Starting):
             with self._keeping:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(retention.run)
+                    if self._backfills is not None:
+                        nursery.start_soon(self._backfills.run)
                     await keeper.run()
                     nursery.cancel_scope.cancel()
         finally:
@@ -307,6 +337,8 @@ class Engine(Starting):
 
     def _others_wrote(self) -> None:
         self._tell(Keeper.others_wrote)
+        if self._backfills is not None:
+            self._backfills.others_wrote()
         self._alive.clear()
         for event in list(self._waiters.values()):
             event.set()
@@ -323,6 +355,10 @@ class Engine(Starting):
 
     def _work_came(self) -> None:
         self._tell(Keeper.work_came)
+
+    def _walk_came(self) -> None:
+        if self._backfills is not None:
+            self._backfills.come()
 
     def _reached_out(self, outcome: Outcome, acts: Iterable[Act] = ()) -> None:
         """A turn, a hit, or what ended an instance, told others."""

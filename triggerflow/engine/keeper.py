@@ -48,6 +48,7 @@ class Keeper:
         lease: float,
         capacity: int,
         only_queues: bool,
+        walking: Callable[[], bool],
         settled: Callable[[], None],
         caught_up: Callable[[], None],
     ) -> None:
@@ -56,6 +57,7 @@ class Keeper:
             lease: seconds without a sign of life after which a worker counts as dead.
             capacity: how many instances may be owned at once.
             only_queues: own none at all, and run tasks alone.
+            walking: whether this worker goes through history just now.
             settled: called when there was nothing more to claim.
             caught_up: called when nothing runnable waits for a place here.
         """
@@ -70,6 +72,7 @@ class Keeper:
         self._lease = lease
         self._capacity = capacity
         self._only_queues = only_queues
+        self._walking = walking
         self._settled = settled
         self._caught_up = caught_up
         self._nursery: trio.Nursery | None = None
@@ -161,6 +164,7 @@ class Keeper:
             or self._fenced
             or self._dispatching
             or self._dispatcher_runs
+            or self._walking()
             or not self._executor.empty
             or self._executor.tasks.look
             or not self._committer.idle
@@ -427,7 +431,7 @@ class Keeper:
             lambda: self._store.outbox(_OUTBOX_PAGE, self._outbox_after)
         )
         if rows:
-            self._arrivals.refresh(*await self._committer.run(self._store.registry))
+            await self._arrivals.look_again()
             if await self._arrivals.dispatch(rows):
                 self._work = True
         # Rows that stay (their guard isn't here) are passed over until others write.

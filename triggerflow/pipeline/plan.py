@@ -10,10 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from triggerflow.core.codec import encode_document
+from triggerflow.errors import EncodingRefused
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.triggers import Trigger
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_LONGEST_ERROR: Final = 10_000
 
 
 @attrs.frozen
@@ -49,6 +55,8 @@ def plan(
     flows: FlowRegistry,
     now: float,
     seed: Callable[[], bytes],
+    held: Mapping[str, str] = _NONE,
+    attempts: int = 1,
 ) -> tuple[PlannedFiring, ...]:
     """Plan an activity's firings, in the triggers' order.
 
@@ -59,6 +67,8 @@ def plan(
         document: the activity's bytes, which are the flows' input.
         now: the time of the append.
         seed: makes seeds for new instances.
+        held: trigger CID -> ``paused`` or ``skipped``, for those that start nothing now.
+        attempts: how often this dispatch was tried, this time included.
     """
     planned = []
     for trigger in matched:
@@ -69,44 +79,78 @@ def plan(
                 planned.append(PlannedFiring(cid, outcome="deferred"))
                 continue
             if verdict.error is not None:
-                planned.append(PlannedFiring(cid, None, verdict.error, "guard_error"))
+                failed = failure(activity, trigger, verdict.error, attempts, now)
+                letter = failed.dead_letter
+                if letter is not None:
+                    _bind(letter, trigger, flows, seed())
+                planned.append(failed)
                 continue
             if not verdict.passed:
                 continue
-        planned.append(
-            PlannedFiring(cid, _instance(activity, trigger, document, flows, now, seed()))
+        if cid in held:
+            planned.append(PlannedFiring(cid, outcome=held[cid], attempts=attempts))
+            continue
+        new = NewInstance(
+            instance_id(activity.cid, cid), trigger.start, None, document, b"", now
         )
+        _bind(new, trigger, flows, seed())
+        planned.append(PlannedFiring(cid, new, attempts=attempts))
     return tuple(planned)
 
 
-def instance_id(activity_cid: str, trigger_cid: str) -> str:
+def instance_id(activity_cid: str, trigger_cid: str, what: str = "") -> str:
     """The id of the instance that this pair starts: the pair's own, so it can't be two."""
-    digest = hashlib.sha256(f"{activity_cid}\0{trigger_cid}".encode()).digest()
+    digest = hashlib.sha256(f"{activity_cid}\0{trigger_cid}{what}".encode()).digest()
     return base64.b32encode(digest[:13]).decode().lower()[:20]
 
 
-def _instance(
-    activity: Activity,
-    trigger: Trigger,
-    document: bytes,
-    flows: FlowRegistry,
-    now: float,
-    seed: bytes,
-) -> NewInstance:
-    flow = flows.find(trigger.start)
-    new = NewInstance(
-        id=instance_id(activity.cid, trigger.trigger_cid),
-        flow=trigger.start,
-        version=None if flow is None else flow.version,
-        input=document,
-        seed=seed,
+def failure(
+    activity: Activity, trigger: Trigger, error: str, attempts: int, now: float
+) -> PlannedFiring:
+    """What follows a dispatch that failed: another attempt later, or the dead letter.
+
+    Without a retry policy it is a ``guard_error``, and nothing follows; with one that has had
+    its attempts, or a dead letter, it has ``failed``.
+    """
+    cid, delivery = trigger.trigger_cid, trigger.delivery
+    wait = delivery.delay(attempts, f"{activity.cid}\0{cid}".encode())
+    if wait is not None:
+        return PlannedFiring(cid, None, error, "guard_error", due=now + wait, attempts=attempts)
+    if delivery.dead_letter is None:
+        outcome = "guard_error" if delivery.retry is None else "failed"
+        return PlannedFiring(cid, None, error, outcome, attempts=attempts)
+    letter = NewInstance(
+        id=instance_id(activity.cid, cid, "\0dead letter"),
+        flow=delivery.dead_letter,
+        version=None,
+        input=_letter(activity, trigger, error),
+        seed=b"",
         created=now,
     )
-    if flow is None:
-        new.status = "blocked"
-        new.cause = "unknown_flow"
-        new.reason = (
-            f"trigger {trigger.name!r} starts the flow {trigger.start!r}, which the process "
-            "that appended the activity doesn't know: run a worker whose app registers it"
-        )
-    return new
+    return PlannedFiring(cid, None, error, "failed", attempts=attempts, dead_letter=letter)
+
+
+def _letter(activity: Activity, trigger: Trigger, error: str) -> bytes:
+    # What a guard raises may be no proper text, and of any length.
+    words = error[:_LONGEST_ERROR].encode("utf-8", "replace").decode()
+    found = {"activity_cid": activity.cid, "trigger": trigger.name, "error": words}
+    try:
+        return encode_document({**found, "activity": activity.document})
+    except EncodingRefused:
+        # As large or deep as may be, it can't stand in something larger.
+        return encode_document({**found, "activity": None})
+
+
+def _bind(new: NewInstance, trigger: Trigger, flows: FlowRegistry, seed: bytes) -> None:
+    """Give a new instance its seed and its flow's version, or say why it has none."""
+    new.seed = seed
+    flow = flows.find(new.flow)
+    if flow is not None:
+        new.version = flow.version
+        return
+    new.status = "blocked"
+    new.cause = "unknown_flow"
+    new.reason = (
+        f"trigger {trigger.name!r} starts the flow {new.flow!r}, which the process "
+        "that appended the activity doesn't know: run a worker whose app registers it"
+    )

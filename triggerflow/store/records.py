@@ -7,6 +7,8 @@ from typing import TypedDict
 
 import attrs
 
+from triggerflow.store.history import Span
+
 ENDED = frozenset({"done", "failed", "cancelled"})
 # From so many deaths of its owners on, an instance runs alone, so that a death tells who
 # caused it; at the limit it blocks.
@@ -20,7 +22,10 @@ STATUSES = (*OPEN, "done", "failed", "cancelled")
 class FiringRecord:
     """A trigger met an activity.
 
-    `instance` is the public id of what it started; `error` why it started nothing.
+    `instance` is the public id of what it started; `error` why it started nothing. `source`
+    says what wrote it as it is: ``live``, ``backfill``, ``resume``, ``redispatch`` or
+    ``retry``. `due` is when its dispatch is tried again, `attempts` how often it was tried in
+    a row; `dead_letter` is the public id of what its failure started.
     """
 
     trigger: str
@@ -30,6 +35,10 @@ class FiringRecord:
     outcome: str
     at: float
     registry: int
+    source: str = "live"
+    due: float | None = None
+    attempts: int = 1
+    dead_letter: str | None = None
 
 
 @attrs.frozen
@@ -250,31 +259,43 @@ class WaitRecord:
 
 @attrs.frozen
 class TriggerRecord:
-    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID."""
+    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID.
+
+    `state` is ``active``, ``paused``, ``draining`` or ``superseded``; of an earlier generation,
+    also ``skipped``: paused, and what it met was dropped. `options` is how it is dispatched.
+    """
 
     number: int
     cid: str
     name: str
     spec: bytes
     state: str
+    options: bytes | None = None
 
 
 @attrs.frozen
 class NewTrigger:
-    """A trigger to make current; `meaning` is the CID of its spec without the name."""
+    """A trigger to make current; `meaning` is the CID of its spec without the name.
+
+    `options` is how it is dispatched. `start` is from where on one of a new name fires, None
+    from now on.
+    """
 
     name: str
     cid: str
     spec: bytes
     meaning: str
+    options: bytes | None = None
+    start: Span | None = None
 
 
 @attrs.frozen
 class OutboxRow:
     """A dispatch that was deferred.
 
-    `trigger_cid` and `spec` name the one trigger; without them it is for all that were
-    current at the registry generation `registry`.
+    `trigger_cid` and `spec` name the one trigger, with its `options` and, if that is over, its
+    `state` of then; without them it is for all that were current at the registry generation
+    `registry`.
     """
 
     id: int
@@ -284,6 +305,8 @@ class OutboxRow:
     registry: int
     trigger_cid: str | None
     spec: bytes | None
+    options: bytes | None = None
+    state: str | None = None
 
 
 # Where a page of what is pruned ended: a time, and a number within that time.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triggerflow.triggers.delivery import Delivery as Delivery
+from triggerflow.triggers.delivery import Position as Position
 from triggerflow.triggers.index import TriggerIndex as TriggerIndex
 from triggerflow.triggers.pattern import Pattern as Pattern
 from triggerflow.triggers.pattern import compile_pattern as compile_pattern
@@ -13,8 +15,10 @@ from triggerflow.triggers.trigger import define_trigger as define_trigger
 from triggerflow.triggers.waits import wait_activity as wait_activity
 
 __all__ = [
+    "Delivery",
     "Guard",
     "Pattern",
+    "Position",
     "Scope",
     "Trigger",
     "TriggerIndex",

@@ -24,7 +24,9 @@ from typing import Any, TypeAlias
 import attrs
 
 from triggerflow.core.codec import cid_of
+from triggerflow.core.retry import RetryPolicy
 from triggerflow.errors import DefinitionError, EncodingRefused, PatternError
+from triggerflow.triggers.delivery import Delivery, Position
 from triggerflow.triggers.pattern import Pattern, compile_pattern
 from triggerflow.triggers.scope import Scope, compile_scope
 
@@ -83,6 +85,8 @@ class Trigger:
         guard: the last condition, in code, or None.
         start: the name of the flow it starts.
         version: of the trigger itself: another version is another trigger.
+        delivery: how it is dispatched; no part of the spec.
+        start_at: where in history it begins, None for now; no part of the spec either.
     """
 
     name: str
@@ -92,6 +96,8 @@ class Trigger:
     guard: Guard | None
     start: str
     version: int = 1
+    delivery: Delivery = attrs.field(factory=Delivery)
+    start_at: Position | None = None
 
     def spec(self) -> dict[str, Any]:
         """Return the fields that change what the trigger means, in normal form."""
@@ -172,6 +178,9 @@ def define_trigger(
     guard: Guard | GuardFn | None = None,
     start: object,
     version: int = 1,
+    retry: RetryPolicy | None = None,
+    dead_letter: object = None,
+    start_at: object = "latest",
 ) -> Trigger:
     """Check the parts of a trigger and put it together.
 
@@ -184,6 +193,10 @@ def define_trigger(
             `Guard`.
         start: a flow, or a flow's name.
         version: raise it to have an otherwise equal trigger count as a new one.
+        retry: how often a guard that raises or hangs is asked again.
+        dead_letter: a flow, or a flow's name, that starts once that has failed for good.
+        start_at: ``"latest"``, ``"horizon"``, a sequence number or an aware datetime: from
+            where on a trigger of a name that the store hasn't seen yet fires.
 
     Raises:
         DefinitionError: a part can't work; the error names the trigger and the part.
@@ -200,6 +213,10 @@ def define_trigger(
         guard=_guard(guard, what),
         start=_flow_name(start, what),
         version=version,
+        delivery=Delivery.checked(
+            retry, None if dead_letter is None else _flow_name(dead_letter, what), what
+        ),
+        start_at=Position.of(start_at, f"{what}, start_at"),
     )
     try:
         # now, so that a spec too large or too deep fails here and not at the first append

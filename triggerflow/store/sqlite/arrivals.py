@@ -10,7 +10,7 @@ from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
-from triggerflow.store.sqlite import registry
+from triggerflow.store.sqlite import firings, registry
 from triggerflow.store.sqlite.reads import firings_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Arrivals:
         self.worker = worker
         self.activities: list[tuple[Any, ...]] = []
         self.firings: list[tuple[Any, ...]] = []
+        self.changed: list[tuple[Any, ...]] = []
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
@@ -112,8 +113,15 @@ class Arrivals:
         at: float,
         owned: list[Claimed] | None = None,
         chain: int = 0,
+        source: str = "live",
+        over: int | None = None,
     ) -> None:
-        """Gather a firing, and what it starts."""
+        """Gather a firing, and what it starts.
+
+        Args:
+            source: what led to it.
+            over: the number of the firing that this one is written over.
+        """
         trigger, _ = self.trigger(planned.trigger_cid)
         if planned.outcome == "deferred":
             self.outbox.append((seq, trigger, generation, at))
@@ -123,9 +131,26 @@ class Arrivals:
             started = planned.instance.id
             planned.instance.chain = chain
             self.instance(planned.instance, seq, trigger, owned)
-        self.firings.append(
-            (seq, trigger, started, planned.outcome, planned.error, generation, at)
+        letter = None
+        if planned.dead_letter is not None:
+            letter = planned.dead_letter.id
+            planned.dead_letter.chain = chain
+            self.instance(planned.dead_letter, seq, trigger)
+        row = (
+            started,
+            planned.outcome,
+            planned.error,
+            generation,
+            at,
+            source,
+            planned.due,
+            planned.attempts,
+            letter,
         )
+        if over is None:
+            self.firings.append((seq, trigger, *row))
+        else:
+            self.changed.append((over, *row))
 
     def write(self) -> None:
         """Insert all of it."""
@@ -139,9 +164,12 @@ class Arrivals:
         if self.firings:
             db.executemany(
                 "INSERT INTO firing (activity, trigger_spec, instance, outcome, error,"
-                " registry, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                " registry, at, source, due, attempts, dead_letter)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self.firings,
             )
+        if self.changed:
+            firings.change(db, self.changed)
         if self.outbox:
             db.executemany(
                 "INSERT INTO outbox (activity, trigger_spec, registry, created)"
@@ -248,6 +276,10 @@ def _written(rows: Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
             planned.outcome,
             op.received,
             op.registry,
+            "live",
+            planned.due,
+            planned.attempts,
+            None if planned.dead_letter is None else planned.dead_letter.id,
         )
         for planned in op.firings
         if planned.outcome != "deferred"
@@ -265,6 +297,8 @@ def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
 def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Outcome:
     if not db.execute("SELECT 1 FROM outbox WHERE id = ?", (op.outbox,)).fetchone():
         return Outcome(Verdict.GONE)
+    if op.current is not None and op.current != registry.generation(db):
+        return Outcome(Verdict.STALE)
     db.execute("DELETE FROM outbox WHERE id = ?", (op.outbox,))
     fired = {
         number

@@ -14,7 +14,6 @@ from triggerflow.store.records import (
     InstanceRecord,
     LogRecord,
     OutboxRow,
-    TriggerRecord,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +91,8 @@ def activity(db: sqlite3.Connection, cid: str) -> ActivityRecord | None:
 def firings_of(db: sqlite3.Connection, cid: str) -> list[FiringRecord]:
     """An activity's firings, in the order in which they were written."""
     rows = db.execute(
-        "SELECT t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry"
+        "SELECT t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry, f.source,"
+        " f.due, f.attempts, f.dead_letter"
         " FROM activity a JOIN firing f ON f.activity = a.seq"
         " JOIN trigger_spec t ON t.id = f.trigger_spec WHERE a.cid = ? ORDER BY f.id",
         (cid,),
@@ -125,23 +125,14 @@ def searchable(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def triggers(db: sqlite3.Connection, at: int | None = None) -> tuple[TriggerRecord, ...]:
-    """Active triggers, or those of an earlier generation, in order of registration."""
-    rows = db.execute(
-        "SELECT id, cid, name, spec, state FROM trigger_spec WHERE CASE WHEN ?1 IS NULL"
-        " THEN state = 'active' ELSE registry <= ?1 AND coalesce(retired, ?1 + 1) > ?1 END"
-        " ORDER BY id",
-        (at,),
-    )
-    return tuple(TriggerRecord(*row) for row in rows)
-
-
 def outbox(db: sqlite3.Connection, limit: int, after: int) -> list[OutboxRow]:
     """Deferred dispatches, oldest first."""
     rows = db.execute(
-        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec FROM outbox o"
-        " JOIN activity a ON a.seq = o.activity"
+        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec, t.options,"
+        " p.state FROM outbox o JOIN activity a ON a.seq = o.activity"
         " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
+        " LEFT JOIN trigger_past p ON p.trigger_spec = o.trigger_spec"
+        " AND p.since <= o.registry AND p.until > o.registry"
         " WHERE o.id > ? ORDER BY o.id LIMIT ?",
         (after, limit),
     )

@@ -11,9 +11,9 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from triggerflow.errors import StoreError
 from triggerflow.store.records import Pruned
@@ -21,7 +21,6 @@ from triggerflow.store.sqlite import (
     listing,
     progress,
     reads,
-    registry,
     retention,
     schema,
     tasks,
@@ -32,6 +31,7 @@ from triggerflow.store.sqlite import (
 from triggerflow.store.sqlite.batch import carry_out
 from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
 from triggerflow.store.sqlite.transactions import Transactions
+from triggerflow.store.sqlite.triggers import Triggers
 
 if TYPE_CHECKING:
     from triggerflow.store.operations import Batch, Outcome
@@ -42,14 +42,12 @@ if TYPE_CHECKING:
         InboxRow,
         InstanceRecord,
         LogRecord,
-        NewTrigger,
         OutboxRow,
         Position,
         ProgressRecord,
         RemovedRecord,
         TaskCount,
         TaskRecord,
-        TriggerRecord,
         WaitRecord,
         Where,
         WorkerRecord,
@@ -66,7 +64,7 @@ _PRAGMAS: Final = (
 )
 
 
-class SqliteStore:
+class SqliteStore(Triggers):
     """One SQLite file. See `triggerflow.store.protocol.Store` for what the methods promise."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -199,10 +197,6 @@ class SqliteStore:
             lambda db: workers.reap(db, silent=silent or {}, alive=self._lock().alive)
         )
 
-    def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
-        """Make triggers current; see `Store.sync_triggers`."""
-        return self._write(lambda db: registry.sync(db, triggers, now))
-
     def transact(
         self, step: Transact, work: Work, *, gave_up: Callable[[], None] = lambda: None
     ) -> Outcome:
@@ -252,20 +246,6 @@ class SqliteStore:
         changed = version != self._version
         self._version = version
         return changed
-
-    def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
-        """Generation and active triggers; see `Store.registry`."""
-
-        def both(db: sqlite3.Connection) -> tuple[int, tuple[TriggerRecord, ...]]:
-            # One snapshot: the generation must be the one of these triggers.
-            with _snapshot(db):
-                return registry.generation(db), reads.triggers(db)
-
-        return self._read(both)
-
-    def triggers_at(self, registry: int) -> tuple[TriggerRecord, ...]:
-        """See `Store.triggers_at`."""
-        return self._read(lambda db: reads.triggers(db, registry))
 
     def instance(self, id: str) -> InstanceRecord | None:
         """See `Store.instance`."""
@@ -427,15 +407,6 @@ class SqliteStore:
         if self._locks is None:
             raise StoreError(self.url, "is not open")
         return self._locks
-
-
-@contextlib.contextmanager
-def _snapshot(db: sqlite3.Connection) -> Any:
-    db.execute("BEGIN")
-    try:
-        yield
-    finally:
-        db.execute("COMMIT")
 
 
 def _woken(db: sqlite3.Connection, worker: int) -> list[tuple[int, list[InboxRow]]]:

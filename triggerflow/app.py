@@ -262,8 +262,9 @@ class App:
     def _add_trigger(self, made: Trigger) -> None:
         known = self._triggers.get(made.name)
         if known is not None:
-            # The CID leaves out how it is dispatched, and where it begins.
-            if known == made:
+            # The CID leaves out the guard's code, how it is dispatched, and where it begins.
+            beside = [(each.guard, each.delivery, each.start_at) for each in (known, made)]
+            if known.trigger_cid == made.trigger_cid and beside[0] == beside[1]:
                 return
             raise DuplicateTrigger(made.name, made.name, "one name stands for two triggers")
         twin = self._meanings.get(made.meaning_cid)

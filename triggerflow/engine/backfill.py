@@ -7,7 +7,7 @@ stand where it stood, and beneath it the pair of activity and trigger is unique.
 
 Live traffic comes first. While this process brings anything in, or another one writes, the
 walk rests four times as long as its page took: a fifth of the time is its share. It waits
-altogether while this worker has more to drive than it can own.
+altogether while this worker owns as many instances as it may.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _LAST: Final = 2**62
 _REST: Final = 4
 # So long after something was brought in there is live traffic still.
 _LIVE: Final = 1.0
+# How soon a full worker looks for a free place.
 _CROWDED: Final = 0.1
 _TROUBLE: Final = 0.5
 
@@ -63,13 +64,13 @@ class Backfills:
         redispatcher: Redispatcher,
         clock: Clock,
         backlog: Backlog,
-        crowded: Callable[[], bool],
+        full: Callable[[], bool],
         started: Callable[[], None],
         rested: Callable[[], None],
     ) -> None:
         """
         Args:
-            crowded: whether more is runnable than this worker may own.
+            full: whether this worker owns as many instances as it may.
             started: called when something was started that a worker must claim.
             rested: called when there is nothing to do for now.
         """
@@ -81,7 +82,7 @@ class Backfills:
         self._redispatcher = redispatcher
         self._clock = clock
         self._backlog = backlog
-        self._crowded = crowded
+        self._full = full
         self._started = started
         self._rested = rested
         self._woken = trio.Event()
@@ -143,7 +144,7 @@ class Backfills:
         for record in await self._reader.ask(lambda: self._store.backfills(open_only=True)):
             if record.state != "running" or not await self._is_ours(record):
                 continue
-            if self._crowded():
+            if self._full():
                 await trio.sleep(_CROWDED)
                 return True
             began = trio.current_time()

@@ -170,7 +170,7 @@ class Engine(Triggering):
                 redispatcher=self._redispatcher,
                 clock=self._clock,
                 backlog=self._backlog,
-                crowded=lambda: self._keeper is not None and self._keeper.crowded,
+                full=lambda: self._keeper is not None and self._keeper.full,
                 started=self._work_came,
                 rested=lambda: self._tell(Keeper.look_again),
             )
@@ -188,7 +188,7 @@ class Engine(Triggering):
             lease=settings.lease,
             capacity=settings.capacity,
             only_queues=settings.only_queues,
-            walking=lambda: self._backfills is not None and self._backfills.busy,
+            walks=self._backfills,
             settled=self._settled,
             caught_up=self._crowd.caught_up,
         )

@@ -86,7 +86,7 @@ class Store(Protocol):
         """Hand all that a worker owns or holds back, and remove it."""
 
     def reap(self, silent: Mapping[int, float] | None = None) -> int:
-        """Fence dead workers and free what they owned or held; how much that was.
+        """Fence dead workers and free what they owned, held or walked; how much that was.
 
         Dead is a worker whose process is gone, or one of `silent` that still shows the sign
         of life (`WorkerRecord.seen`) given there: its caller has watched it show no other

@@ -1,15 +1,16 @@
 """Backfills: where they begin and end, what stops them, crashes, rivals, and live traffic."""
 
+# ruff: noqa: ASYNC110 - what is polled tells nobody
+
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import trio
 
 import triggerflow as tf
 from triggerflow.engine import backfill as walks
-from triggerflow.engine.clock import LoopClock
 from triggerflow.store.history import Span
 from triggerflow.store.operations import Advance, Append
 from triggerflow.store.sqlite import MemoryStore, SqliteStore

@@ -1,5 +1,7 @@
 """Firings that started nothing: dispatched again by hand, by a retry policy, or given up."""
 
+# ruff: noqa: ASYNC110 - what is polled tells nobody
+
 from __future__ import annotations
 
 import pytest
@@ -198,7 +200,8 @@ def test_two_processes_redispatch_the_same(new_app, tmp_path):
 
 def test_a_redispatch_that_raced_is_refused(new_app, live):
     """A plan for what the firing was an instant ago changes nothing; nor does one of before
-    a pause."""
+    a pause.
+    """
     store, mood = MemoryStore(), Moody()
     app = define(new_app(store), mood)
 

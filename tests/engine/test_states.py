@@ -1,5 +1,7 @@
 """States of triggers: paused, draining, resumed; across processes, edits, crashes."""
 
+# ruff: noqa: ASYNC110 - what is polled tells nobody
+
 from __future__ import annotations
 
 import pytest
@@ -228,7 +230,8 @@ def test_pausing_again_stops_the_catching_up(new_app, live, monkeypatch):
 
 def test_deferred_dispatches_see_both_moments(new_app, live, make_store):
     """Appended while active, dispatched while paused: paused. Appended in a skipped pause:
-    skipped."""
+    skipped.
+    """
     store = make_store()
 
     async def before(engine):
@@ -286,7 +289,7 @@ def test_unknown_names(new_app, live):
 
     async def scenario(engine):
         for verb in (engine.pause, engine.drain_trigger, engine.resume, engine.backfill):
-            with pytest.raises(tf.UnknownTrigger, match="'tt' is not current.*'t'"):
+            with pytest.raises(tf.UnknownTrigger, match=r"'tt' is not current.*'t'"):
                 await verb("tt")
         with pytest.raises(tf.UnknownTrigger):
             await engine.backfill("tt", dry_run=True)

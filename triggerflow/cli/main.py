@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import click
 
+from triggerflow.cli import states  # noqa: F401 - its commands are those of `triggers`
 from triggerflow.cli.append import append
+from triggerflow.cli.backfill import backfill, backfills, redispatch
 from triggerflow.cli.doctor import doctor
 from triggerflow.cli.instances import cancel, ps, retry, signal, start, terminate, unblock
 from triggerflow.cli.loading import Refused
@@ -175,6 +177,9 @@ for _each in (
     terminate,
     unblock,
     triggers,
+    backfill,
+    backfills,
+    redispatch,
     flows,
     patches,
     doctor,

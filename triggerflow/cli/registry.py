@@ -14,15 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@click.command(short_help="List triggers: the app's, and those that the store has.")
+@click.group(
+    short_help="List triggers: the app's, and those that the store has.",
+    invoke_without_command=True,
+)
 @json_option
 @pass_session
-def triggers(session: Session, as_json: bool) -> None:
+@click.pass_context
+def triggers(ctx: click.Context, session: Session, as_json: bool) -> None:
     """List triggers: what starts which flow, and whether the store knows it already.
 
-    `active` ones are planned with; `new` ones become active when the app is opened next,
-    and supersede one of the same name; `store only` ones aren't in this app.
+    `active` ones are planned with; `paused` ones, too, but start nothing; `draining` ones meet
+    nothing. `new` ones become active when the app is opened next, and supersede one of the
+    same name; `store only` ones aren't in this app.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     rows = list(_triggers(session))
     if as_json:
         for row in rows:
@@ -59,10 +66,12 @@ def _triggers(session: Session) -> Iterator[dict[str, Any]]:
         if session.app is None:
             raise
     for trigger in () if session.app is None else session.app.triggers:
-        state = "active" if stored.pop(trigger.trigger_cid, None) else "new"
+        known = stored.pop(trigger.trigger_cid, None)
+        state = "new" if known is None else known.state
         yield {"state": state, "cid": trigger.trigger_cid, **trigger.spec()}
     for cid, record in stored.items():
-        state = "active" if session.app is None else "store only"
+        foreign = record.state == "active" and session.app is not None
+        state = "store only" if foreign else record.state
         yield {"state": state, "cid": cid, **decode_document(record.spec)}
 
 

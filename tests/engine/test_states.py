@@ -228,6 +228,33 @@ def test_pausing_again_stops_the_catching_up(new_app, live, monkeypatch):
     assert live(app, scenario) == list(range(7))
 
 
+def test_what_is_dropped_stays_dropped(new_app, live, monkeypatch):
+    """A pause and a resume while a skip is on its way: the old ones go, the new ones start."""
+    monkeypatch.setattr(walks, "_FIRINGS", 2)
+    store = MemoryStore()
+    app = define(new_app(store))
+
+    async def away(engine):
+        await engine.pause("t")
+        for n in range(5):
+            await engine.append(act(n))
+        await engine.resume("t", catch_up=False)
+        await engine.pause("t")
+        await engine.append(act(5))
+        await engine.resume("t")
+
+    live(app, away, work=False)
+
+    async def scenario(engine):
+        await engine.run_until_idle()
+        skip, resume = await engine.backfills()
+        assert (skip.kind, skip.state, skip.unstarted) == ("skip", "done", 5)
+        assert (resume.kind, resume.state, resume.fired) == ("resume", "done", 1)
+        return await results(engine)
+
+    assert live(define(new_app(store)), scenario) == [5]
+
+
 def test_deferred_dispatches_see_both_moments(new_app, live, make_store):
     """Appended while active, dispatched while paused: paused. Appended in a skipped pause:
     skipped.

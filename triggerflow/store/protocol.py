@@ -112,8 +112,8 @@ class Store(Protocol):
     ) -> int | None:
         """Make a name's trigger ``active``, ``paused`` or ``draining``, if it is another.
 
-        The registry generation grows. Pausing cancels walks that take up or drop the name's
-        paused firings; what they left stays paused.
+        The registry generation grows. Pausing cancels a walk that takes up the name's paused
+        firings, and what it left stays paused; one that drops them goes on.
 
         Args:
             catch_up: where it becomes, or is, active: open such a walk, taking them up or

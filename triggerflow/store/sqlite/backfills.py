@@ -61,8 +61,13 @@ def take_up(db: sqlite3.Connection, name: str, now: float, *, catch_up: bool) ->
         return None
     kind = "resume" if catch_up else "skip"
     stop_resuming(db, name, f"the trigger was resumed again, with {kind}", now)
-    last = _newest(db)
-    return _insert(db, kind, name, None, 1, last, Span(), now)
+    # What is being dropped is dropped, whatever comes after.
+    (dropping,) = db.execute(
+        "SELECT coalesce(max(last), 0) FROM backfill"
+        " WHERE name = ? AND kind = 'skip' AND ended IS NULL",
+        (name,),
+    ).fetchone()
+    return _insert(db, kind, name, None, dropping + 1, _newest(db), Span(), now)
 
 
 def _insert(
@@ -97,10 +102,10 @@ def _insert(
 
 
 def stop_resuming(db: sqlite3.Connection, name: str, reason: str, now: float) -> None:
-    """Cancel the open walks over a name's paused firings; what they left stays paused."""
+    """Cancel the walk that takes up a name's paused firings; what it left stays paused."""
     db.execute(
         "UPDATE backfill SET state = 'cancelled', reason = ?, ended = ?"
-        " WHERE name = ? AND kind <> 'backfill' AND ended IS NULL",
+        " WHERE name = ? AND kind = 'resume' AND ended IS NULL",
         (reason, now, name),
     )
 

@@ -37,7 +37,7 @@ def triggers(session: Session, as_json: bool) -> None:
             (
                 row["name"],
                 cut(", ".join(row["on"]), 60),
-                row["start"],
+                row.get("start", ""),
                 row["state"],
                 dim(f"{row['cid'][:8]}…{row['cid'][-6:]}"),
                 _conditions(row),
@@ -85,7 +85,7 @@ def flows(session: Session, as_json: bool) -> None:
     app = session.need_app("flows are code")
     started: dict[str, list[str]] = {}
     for trigger in app.triggers:
-        started.setdefault(trigger.start, []).append(trigger.name)
+        started.setdefault(trigger.flow, []).append(trigger.name)
     if as_json:
         for flow in app.flows:
             model = {

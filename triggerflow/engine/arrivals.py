@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from triggerflow.core.activity import Activity
 from triggerflow.core.codec import Limits, decode_document
+from triggerflow.core.envelopes import Envelope, Incoming
 from triggerflow.engine.clock import new_seed
-from triggerflow.engine.guards import judge
+from triggerflow.engine.guards import Question, judge
 from triggerflow.engine.validating import Validate, validated
 from triggerflow.engine.views import Appended, Rejected, appended
-from triggerflow.errors import InternalError, TriggerflowError
-from triggerflow.pipeline.plan import Judged, guarded, plan
-from triggerflow.store.operations import Append, Dispatch, Outcome, Verdict
+from triggerflow.errors import DefinitionError, InternalError, TriggerflowError
+from triggerflow.pipeline.known import Known, read_trigger, read_triggers
+from triggerflow.pipeline.plan import Judged, asks_code, plan, refused_signal
+from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.triggers import Guard, Trigger, TriggerIndex
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ class _Arrival:
 
     activity: Activity
     document: bytes
+    digest: bytes | None = None
     matched: list[Trigger] = attrs.field(factory=list)
     verdicts: dict[str, Judged] = attrs.field(factory=dict)
 
@@ -57,6 +62,7 @@ class Arrivals:
         deferred: bool,
         inline: bool,
         validate: Validate | None,
+        envelopes: dict[str, Envelope],
         announced: Callable[[Activity, Any], None] | None,
         promise: Callable[[int], bool],
         redeem: Callable[[int], None],
@@ -67,12 +73,14 @@ class Arrivals:
         """
         Args:
             guards: key -> guard with code, of this process.
+            envelopes: how documents may be read, by name.
             validate: raises for activities that a plugin vetoes; None when none asks.
             announced: called with (activity, firings) after the commit; None when no
                 plugin listens.
             promise: keeps places in this worker for what an append starts, if it can.
             redeem: gives them back once it has started.
-            begun: called with an append's outcome, which has what this worker owns now.
+            begun: called with the outcome of an append or dispatch, which has what this
+                worker owns now, and whom it told something.
             backlog: room for what is submitted.
             crowd: slows what starts flows while this worker is full.
         """
@@ -86,6 +94,7 @@ class Arrivals:
         self._deferred = deferred
         self._inline = inline
         self._validate = validate
+        self._envelopes = envelopes
         self._announced = announced
         self._promise = promise
         self._redeem = redeem
@@ -93,44 +102,42 @@ class Arrivals:
         self._backlog = backlog
         self._crowd = crowd
         self._registry = -1
-        self._index = TriggerIndex()
+        self._known = Known()
 
     def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
         """Plan with these triggers from now on."""
-        self._index = TriggerIndex(self._known(record.spec) for record in triggers)
+        self._known = read_triggers(triggers, self._guards)
         self._registry = generation
-
-    def _known(self, block: bytes) -> Trigger:
-        spec = decode_document(block)
-        guard = self._guards.get(spec.get("guard", ""))
-        return Trigger.from_spec(spec, None if guard is None else guard.fn)
 
     @property
     def index(self) -> TriggerIndex:
         """The triggers that appends are planned with."""
-        return self._index
+        return self._known.index
 
-    async def append(self, document: object) -> Appended:
+    async def append(self, incoming: Incoming) -> Appended:
         """Append one activity; see `Engine.append`."""
-        (found,) = await self._append([self._read(document)])
+        (found,) = await self._append([self._read(incoming)])
         return found
 
-    async def append_many(self, documents: Sequence[object]) -> list[Appended | Rejected]:
+    async def append_many(self, incoming: Sequence[Incoming]) -> list[Appended | Rejected]:
         """Append many at once; see `Engine.append_many`."""
         results: list[Appended | Rejected | None] = []
         arrivals: list[_Arrival] = []
-        for index, document in enumerate(documents):
+        for index, each in enumerate(incoming):
             try:
-                arrivals.append(self._read(document))
+                arrivals.append(self._read(each))
                 results.append(None)
             except TriggerflowError as error:
                 results.append(Rejected(index, error))
         found = iter(await self._append(arrivals))
         return [next(found) if result is None else result for result in results]
 
-    def _read(self, document: object) -> _Arrival:
+    def _read(self, incoming: Incoming) -> _Arrival:
         """Everything that can be refused is refused here, before any write."""
-        return _Arrival(*validated(document, self._limits, self._validate))
+        activity, document = validated(
+            incoming, self._limits, self._validate, envelopes=self._envelopes
+        )
+        return _Arrival(activity, document, received_digest(incoming))
 
     async def _append(self, arrivals: list[_Arrival]) -> list[Appended]:
         found: list[Appended | None] = [None] * len(arrivals)
@@ -161,22 +168,32 @@ class Arrivals:
 
     async def _match(self, arrivals: list[_Arrival]) -> None:
         for arrival in arrivals:
-            arrival.matched = self._index.match(arrival.activity)
+            arrival.matched = self._known.index.match(arrival.activity)
         await self._judge(arrivals)
 
     async def _judge(self, arrivals: list[_Arrival]) -> None:
-        questions = [
-            (arrival, trigger) for arrival in arrivals for trigger in guarded(arrival.matched)
+        asked = [
+            (arrival, trigger)
+            for arrival in arrivals
+            for trigger in arrival.matched
+            if asks_code(trigger, self._flows)
         ]
-        if not questions:
+        if not asked:
             return
         verdicts = await judge(
-            [(arrival.document, trigger) for arrival, trigger in questions],
+            [self._question(arrival, trigger) for arrival, trigger in asked],
             limit=self._guard_limit,
             inline=self._inline,
         )
-        for (arrival, trigger), verdict in zip(questions, verdicts, strict=True):
+        for (arrival, trigger), verdict in zip(asked, verdicts, strict=True):
             arrival.verdicts[trigger.trigger_cid] = verdict
+
+    def _question(self, arrival: _Arrival, trigger: Trigger) -> Question:
+        return Question(
+            arrival.document,
+            trigger,
+            partial(refused_signal, arrival.activity, trigger, self._flows),
+        )
 
     def _operation(self, arrival: _Arrival) -> Append:
         now = self._clock.now()
@@ -188,7 +205,12 @@ class Arrivals:
             actors=json.dumps(activity.actors),
             received=now,
             registry=self._registry,
-            firings=None if self._deferred else self._plan(arrival, now),
+            firings=None
+            if self._deferred
+            else (*self._plan(arrival, now), *self._known.deferred(activity)),
+            namespace=activity.namespace,
+            source=activity.source,
+            digest=arrival.digest,
         )
 
     def _plan(self, arrival: _Arrival, now: float) -> Any:
@@ -241,28 +263,64 @@ class Arrivals:
         return done
 
     async def _dispatch(self, row: OutboxRow) -> bool:
-        activity = Activity.read(row.cid, decode_document(row.document))
-        arrival = _Arrival(activity, row.document, await self._met(row, activity))
-        if row.spec is not None and any(
-            trigger.guard is not None and trigger.guard.fn is None
-            for trigger in arrival.matched
-        ):
-            # For a worker that has the guard's code.
-            return False
+        activity = Activity(
+            row.cid,
+            decode_document(row.document),
+            tuple(json.loads(row.types)),
+            tuple(json.loads(row.actors)),
+            row.source,
+            row.namespace,
+            row.depth,
+        )
+        arrival = _Arrival(activity, row.document)
+        handed_over: tuple[PlannedFiring, ...] = ()
+        if row.spec is None:
+            known = await self._known_at(row.registry)
+            arrival.matched = known.index.match(activity)
+            handed_over = known.deferred(activity)
+        else:
+            try:
+                trigger = read_trigger(row.spec, self._guards)
+            except TriggerflowError:
+                # For a worker that can read it.
+                return False
+            if trigger.guard is not None and trigger.guard.fn is None:
+                # For a worker that has the guard's code.
+                return False
+            # Whoever put it off may not have been able to ask.
+            arrival.matched = TriggerIndex([trigger]).match(activity)
         await self._judge([arrival])
         now = self._clock.now()
         outcome = await self._committer.ask(
-            Dispatch(row.id, row.seq, row.registry, now, self._plan(arrival, now))
+            Dispatch(
+                row.id,
+                row.seq,
+                row.registry,
+                now,
+                (*self._plan(arrival, now), *handed_over),
+            ),
+            self._begun,
         )
         return outcome.verdict is Verdict.APPLIED
 
-    async def _met(self, row: OutboxRow, activity: Activity) -> list[Trigger]:
-        """The triggers that the append would have met: newer ones don't see the activity."""
-        if row.spec is not None:
-            # That it met this one was found when it was appended.
-            return [self._known(row.spec)]
-        index = self._index
-        if row.registry != self._registry:
-            records = await self._committer.run(lambda: self._store.triggers_at(row.registry))
-            index = TriggerIndex(self._known(record.spec) for record in records)
-        return index.match(activity)
+    async def _known_at(self, registry: int) -> Known:
+        """The triggers that an append would have met: newer ones don't see the activity."""
+        if registry == self._registry:
+            return self._known
+        records = await self._committer.run(lambda: self._store.triggers_at(registry))
+        return read_triggers(records, self._guards)
+
+
+def received_digest(incoming: Incoming) -> bytes | None:
+    """The SHA-256 of the bytes that came, where the ingest gave them.
+
+    Raises:
+        DefinitionError: what it gave isn't bytes.
+    """
+    if incoming.received is None:
+        return None
+    if not isinstance(incoming.received, bytes | bytearray | memoryview):
+        raise DefinitionError(
+            "append(received=)", f"found {type(incoming.received).__name__}, expected bytes"
+        )
+    return hashlib.sha256(incoming.received).digest()

@@ -82,6 +82,7 @@ class Engine(Starting):
             deferred=settings.deferred,
             inline=settings.inline,
             validate=code.validate,
+            envelopes=code.envelopes,
             announced=code.announced,
             promise=self._promise,
             redeem=self._redeem,
@@ -348,10 +349,12 @@ class Engine(Starting):
             self._tell(Keeper.dispatch_came if dispatch else Keeper.work_came)
 
     def _begun(self, outcome: Outcome) -> None:
-        """Drive what this worker owns since the commit that made it."""
+        """Drive what this worker owns since the commit that made it, and tell whom it told."""
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)
+        for number, owner in outcome.told:
+            self._message_sent(number, owner)
 
     def _promise(self, count: int) -> bool:
         return self._keeper is not None and self._keeper.promise(count)

@@ -10,6 +10,7 @@ import attrs
 
 from triggerflow.core.codec import Limits, ValueCodec
 from triggerflow.core.effects import checked_name
+from triggerflow.core.envelopes import ENVELOPES, Envelope
 from triggerflow.engine.clock import Clock, SystemClock
 from triggerflow.errors import DefinitionError
 
@@ -102,6 +103,7 @@ class Code:
         retention: seconds that ended instances are kept, where their flow doesn't say.
         activity_retention: seconds that documents are kept.
         steps: registered steps by name.
+        envelopes: how documents may be read, by name.
     """
 
     flows: FlowRegistry
@@ -112,5 +114,6 @@ class Code:
     retention: float = math.inf
     activity_retention: float = math.inf
     steps: Mapping[str, Step[..., Any]] = attrs.field(factory=dict)
+    envelopes: dict[str, Envelope] = attrs.field(factory=lambda: dict(ENVELOPES))
     validate: Callable[[Activity], None] | None = None
     announced: Callable[[Activity, Any], None] | None = None

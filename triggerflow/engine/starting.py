@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from triggerflow.core.envelopes import Incoming, Names
 from triggerflow.engine.asking import flow_name
 from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.sending import Sending
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from triggerflow.engine.pressure import Crowd
 
 _PAGE: Final = 1000
+
+
+def incoming(activity: object, **beside: Any) -> Incoming:
+    """An activity with what is said beside it; an `Incoming` says all itself."""
+    return activity if isinstance(activity, Incoming) else Incoming(activity, **beside)
 
 
 class Starting(Sending, ABC):
@@ -47,15 +53,31 @@ class Starting(Sending, ABC):
 
     # --- verbs: activities
 
-    async def append(self, activity: object) -> Appended:
+    async def append(
+        self,
+        activity: object,
+        *,
+        type: Names = None,
+        actor: Names = None,
+        source: str | None = None,
+        envelope: str | None = None,
+        namespace: str = "",
+        received: bytes | None = None,
+    ) -> Appended:
         """Append an activity; its firings and their instances land in the same commit.
 
         It waits while the backlog is full, and for a moment where it starts a flow and this
         worker is full.
 
         Args:
-            activity: a document with a ``type`` and an ``actor``; integral floats become
-                integers.
+            activity: a document with a ``type`` and an ``actor``, or one of another make;
+                integral floats become integers. An `Incoming` has all the rest in itself.
+            type, actor: what the document doesn't say itself: a text, or several.
+            source: where it came from.
+            envelope: how it is read: ``activitystreams`` (the default), ``cloudevents``,
+                ``atproto``, ``plain`` (the default with type and actor), or a plugin's.
+            namespace: whose it is: only triggers of this namespace meet it.
+            received: the bytes that came; their SHA-256 is kept beside the CID.
 
         Returns:
             Its CID and firings; for one that was there before, the first firings.
@@ -64,28 +86,57 @@ class Starting(Sending, ABC):
             ActivityRejected: type or actor can't be read, or a plugin vetoed it.
             EncodingRefused: it is no DAG-CBOR document, or too large or deep.
         """
-        found = await self._arrivals.append(activity)
+        found = await self._arrivals.append(
+            incoming(
+                activity,
+                type=type,
+                actor=actor,
+                source=source,
+                envelope=envelope,
+                namespace=namespace,
+                received=received,
+            )
+        )
         self._arrived([found])
         return found
 
-    async def append_many(self, activities: Iterable[object]) -> list[Appended | Rejected]:
+    async def append_many(
+        self,
+        activities: Iterable[object],
+        *,
+        type: Names = None,
+        actor: Names = None,
+        source: str | None = None,
+        envelope: str | None = None,
+        namespace: str = "",
+    ) -> list[Appended | Rejected]:
         """Append many activities, a thousand to a commit; each has its own result.
 
-        One that is refused does not hinder the others: its result is a `Rejected`.
+        One that is refused does not hinder the others: its result is a `Rejected`. What is
+        said beside them is said of all, but of those that are an `Incoming`.
         """
         if isinstance(activities, Mapping | str | bytes):
             raise DefinitionError("append_many", "found one document, expected many")
         size = min(_PAGE, self._settings.backlog)
         found: list[Appended | Rejected] = []
-        page: list[object] = []
+        page: list[Incoming] = []
         for activity in activities:
-            page.append(activity)
+            page.append(
+                incoming(
+                    activity,
+                    type=type,
+                    actor=actor,
+                    source=source,
+                    envelope=envelope,
+                    namespace=namespace,
+                )
+            )
             if len(page) == size:
                 found += await self._append_page(page, len(found))
                 page = []
         return found + await self._append_page(page, len(found))
 
-    async def _append_page(self, page: list[object], first: int) -> list[Appended | Rejected]:
+    async def _append_page(self, page: list[Incoming], first: int) -> list[Appended | Rejected]:
         found = await self._arrivals.append_many(page)
         self._arrived([each for each in found if isinstance(each, Appended)])
         return [

@@ -29,22 +29,40 @@ class Firing:
     Attributes:
         trigger: the trigger's name.
         trigger_cid: its CID.
-        instance_id: what it started, or None.
-        error: why it started nothing, or None.
-        outcome: ``started``, ``guard_error`` or ``failed``.
+        instance_id: what it started, signalled or cancelled, or None; of a deduped one, the
+            instance that was there already.
+        error: why it did nothing, or None.
+        outcome: ``started``, ``signalled``, ``cancelled``, ``deduped``, ``guard_error``,
+            ``failed`` or ``too_deep``.
+        activity: the activity's CID.
+        earlier: CID of the activity that fired in its stead, where it was deduped.
+        at: when, in seconds since the epoch.
+        registry: the registry generation that it was planned with.
     """
 
     trigger: str
     trigger_cid: str
     instance_id: str | None
-    error: str | None = None
-    outcome: str = "started"
+    error: str | None
+    outcome: str
+    activity: str
+    earlier: str | None
+    at: float
+    registry: int
 
     @classmethod
     def of(cls, record: FiringRecord) -> Firing:
         """The firing behind a stored record."""
         return cls(
-            record.trigger, record.trigger_cid, record.instance, record.error, record.outcome
+            record.trigger,
+            record.trigger_cid,
+            record.instance,
+            record.error,
+            record.outcome,
+            record.activity,
+            record.earlier,
+            record.at,
+            record.registry,
         )
 
 

@@ -1,8 +1,9 @@
-"""The plan: which firings an activity leads to. Dispatch and dry run call the same function.
+"""The plan: which firings an activity leads to. Dispatch, dry run and explain call `plan`.
 
-Matching comes first and is pure. Guards are the user's code: they are judged outside of
-any transaction, under a time limit, and their verdicts are handed in. What a guard's error
-does to one firing it does to no other.
+Matching comes first and is pure. Code of the user's (guards, validators of signals) is judged
+outside of any transaction, under a time limit, and the verdicts are handed in. What an error
+does to one firing it does to no other. What only the store can know (has a dedup key fired,
+who holds a business key) it decides as it writes.
 """
 
 from __future__ import annotations
@@ -10,34 +11,74 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from triggerflow.core.codec import decode_document, encode_document
+from triggerflow.errors import EncodingRefused
 from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.operations import PlannedFiring
+from triggerflow.store.operations import Letter, Once, PlannedFiring
+from triggerflow.triggers.mapping import NoValue, key_text
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
     from triggerflow.flows.registry import FlowRegistry
     from triggerflow.triggers import Trigger
 
+# None, encoded: what a cancel carries.
+_NONE = b"\xf6"
+
 
 @attrs.frozen
 class Judged:
-    """A guard's verdict: it passed, it did not, or it raised or hung (`error`).
+    """What the user's code said: it passed, it did not, or it raised or hung (`error`).
 
-    `unknown` says that this process has no code for it.
+    `unknown` says that this process has no code for it; `refused` why the flow doesn't take
+    the signal.
     """
 
     passed: bool = False
     error: str | None = None
     unknown: bool = False
+    refused: str | None = None
 
 
-def guarded(matched: Iterable[Trigger]) -> list[Trigger]:
-    """The triggers among them whose guard must be judged first."""
-    return [trigger for trigger in matched if trigger.guard is not None]
+def asks_code(trigger: Trigger, flows: FlowRegistry) -> bool:
+    """Tell whether code of the user's must be asked before this trigger fires."""
+    if trigger.guard is not None:
+        return True
+    flow = None if trigger.signal is None else flows.find(trigger.flow)
+    return flow is not None and flow.signals is not None
+
+
+def too_deep(activity: Activity, trigger: Trigger) -> str | None:
+    """Why a trigger takes no activity from so far down a chain of emitted ones, or None."""
+    limit = trigger.max_depth
+    if limit is None or activity.depth <= limit:
+        return None
+    return (
+        f"{activity.depth} emitted activities led to this one, and its max_depth is {limit}: "
+        "does a flow lead to itself?"
+    )
+
+
+def refused_signal(activity: Activity, trigger: Trigger, flows: FlowRegistry) -> str | None:
+    """Why the flow doesn't take a trigger's signal, as its declaration says, or None.
+
+    It runs the flow's validator, which is the user's code.
+    """
+    signal = trigger.signal
+    flow = None if signal is None else flows.find(trigger.flow)
+    if signal is None or flow is None or flow.signals is None:
+        return None
+    try:
+        payload = decode_document(_payload(activity, signal.payload))
+    except (NoValue, EncodingRefused):
+        # The plan says so.
+        return None
+    problem = flow.refusal(signal.name, payload)
+    return None if problem is None else f"signal {signal.name!r} refused: {problem}"
 
 
 def plan(
@@ -53,18 +94,22 @@ def plan(
     """Plan an activity's firings, in the triggers' order.
 
     Args:
-        matched: triggers whose type, pattern and scope it meets, of one registry
+        matched: triggers whose type, namespace, pattern and scope it meets, of one registry
             generation.
-        verdicts: trigger CID -> what its guard said, for those that have one.
-        document: the activity's bytes, which are the flows' input.
+        verdicts: trigger CID -> what code said, for those that ask some.
+        document: the activity's bytes, which are the flows' input by default.
         now: the time of the append.
         seed: makes seeds for new instances.
     """
     planned = []
     for trigger in matched:
         cid = trigger.trigger_cid
-        if trigger.guard is not None:
-            verdict = verdicts[cid]
+        deep = too_deep(activity, trigger)
+        if deep is not None:
+            planned.append(PlannedFiring(cid, None, deep, "too_deep"))
+            continue
+        verdict = verdicts.get(cid)
+        if verdict is not None:
             if verdict.unknown:
                 planned.append(PlannedFiring(cid, outcome="deferred"))
                 continue
@@ -73,9 +118,13 @@ def plan(
                 continue
             if not verdict.passed:
                 continue
-        planned.append(
-            PlannedFiring(cid, _instance(activity, trigger, document, flows, now, seed()))
-        )
+            if verdict.refused is not None:
+                planned.append(PlannedFiring(cid, None, verdict.refused, "failed"))
+                continue
+        try:
+            planned.append(_firing(activity, trigger, document, flows, now, seed))
+        except (NoValue, EncodingRefused) as error:
+            planned.append(PlannedFiring(cid, None, str(error), "failed"))
     return tuple(planned)
 
 
@@ -83,6 +132,46 @@ def instance_id(activity_cid: str, trigger_cid: str) -> str:
     """The id of the instance that this pair starts: the pair's own, so it can't be two."""
     digest = hashlib.sha256(f"{activity_cid}\0{trigger_cid}".encode()).digest()
     return base64.b32encode(digest[:13]).decode().lower()[:20]
+
+
+def _firing(
+    activity: Activity,
+    trigger: Trigger,
+    document: bytes,
+    flows: FlowRegistry,
+    now: float,
+    seed: Callable[[], bytes],
+) -> PlannedFiring:
+    planned = PlannedFiring(trigger.trigger_cid)
+    if trigger.signal is not None or trigger.cancel is not None:
+        planned.letter = _letter(activity, trigger, document)
+        planned.outcome = "cancelled" if trigger.signal is None else "signalled"
+    else:
+        planned.instance = _instance(activity, trigger, document, flows, now, seed())
+    if trigger.dedup is not None:
+        across = trigger.dedup.across_versions
+        planned.once = Once(
+            f"name:{trigger.name}" if across else f"cid:{trigger.trigger_cid}",
+            trigger.dedup.digest(activity),
+            trigger.dedup.window,
+        )
+    return planned
+
+
+def _letter(activity: Activity, trigger: Trigger, document: bytes) -> Letter:
+    signal = trigger.signal
+    target = trigger.cancel if signal is None else signal.target
+    assert target is not None
+    key = key_text(target.key, activity)
+    if signal is None:
+        return Letter(trigger.namespace, target.flow, key, "cancel", "", _NONE)
+    payload = document if signal.payload is None else _payload(activity, signal.payload)
+    return Letter(trigger.namespace, target.flow, key, "signal", signal.name, payload)
+
+
+def _payload(activity: Activity, template: Any) -> bytes:
+    made = activity.document if template is None else template(activity)
+    return encode_document(made, what="the mapped input")
 
 
 def _instance(
@@ -93,20 +182,22 @@ def _instance(
     now: float,
     seed: bytes,
 ) -> NewInstance:
-    flow = flows.find(trigger.start)
+    flow = flows.find(trigger.flow)
     new = NewInstance(
         id=instance_id(activity.cid, trigger.trigger_cid),
-        flow=trigger.start,
+        flow=trigger.flow,
         version=None if flow is None else flow.version,
-        input=document,
+        input=document if trigger.input is None else _payload(activity, trigger.input),
         seed=seed,
         created=now,
+        namespace=trigger.namespace,
+        key=key_text(trigger.key, activity) if trigger.key else None,
     )
     if flow is None:
         new.status = "blocked"
         new.cause = "unknown_flow"
         new.reason = (
-            f"trigger {trigger.name!r} starts the flow {trigger.start!r}, which the process "
+            f"trigger {trigger.name!r} starts the flow {trigger.flow!r}, which the process "
             "that appended the activity doesn't know: run a worker whose app registers it"
         )
     return new

@@ -59,6 +59,10 @@ class Store(Protocol):
         """Carry out a batch in one durable transaction; one outcome an operation."""
         ...
 
+    def rehearse(self, batch: Batch) -> list[Outcome]:
+        """What `commit` would answer to a batch now; nothing of it is kept, nobody is woken."""
+        ...
+
     def register_worker(
         self,
         *,
@@ -93,6 +97,14 @@ class Store(Protocol):
 
         Returns:
             The registry generation, which grows whenever this changed anything.
+        """
+        ...
+
+    def retire_trigger(self, name: str) -> bool:
+        """Let the trigger of this name be current no more; False if there is none.
+
+        What was appended before still meets it where its dispatch was deferred. The registry
+        generation grows.
         """
         ...
 
@@ -220,12 +232,36 @@ class Store(Protocol):
         """Instances of a worker whose inbox others wrote to, with all unread rows."""
         ...
 
-    def activity(self, cid: str) -> ActivityRecord | None:
-        """One activity by its CID."""
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
+        """One activity by its CID, in its namespace."""
         ...
 
-    def firings(self, cid: str) -> list[FiringRecord]:
-        """An activity's firings."""
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """The last activities of all namespaces, the newest first."""
+        ...
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
+        """An activity's firings, in their order."""
+        ...
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """A page of firings, the newest first.
+
+        Args:
+            activity: only those of the activity with this CID.
+            trigger: only those of triggers of this name, superseded ones too.
+            outcome: only those with this outcome.
+            after: `FiringRecord.number` of the last one of the page before.
+            limit: how many at most.
+        """
         ...
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:

@@ -20,7 +20,13 @@ STATUSES = (*OPEN, "done", "failed", "cancelled")
 class FiringRecord:
     """A trigger met an activity.
 
-    `instance` is the public id of what it started; `error` why it started nothing.
+    Attributes:
+        instance: public id of what it started, signalled or cancelled; of a deduped one, the
+            instance that was there already.
+        error: why it did nothing.
+        activity: the activity's CID.
+        earlier: CID of the activity that fired in its stead, where it was deduped.
+        number: the store's number of the firing; what a page of firings goes on from.
     """
 
     trigger: str
@@ -30,11 +36,18 @@ class FiringRecord:
     outcome: str
     at: float
     registry: int
+    activity: str
+    earlier: str | None = None
+    number: int = attrs.field(default=0, eq=False)
 
 
 @attrs.frozen
 class ActivityRecord:
-    """An appended activity; `document` is its DAG-CBOR, None once retention took it."""
+    """An appended activity; `document` is its DAG-CBOR, None once retention took it.
+
+    `types` and `actors` are JSON lists; `digest` is the SHA-256 of the bytes that were
+    received, where its ingest gave them.
+    """
 
     seq: int
     cid: str
@@ -42,6 +55,10 @@ class ActivityRecord:
     actors: str
     document: bytes | None
     received: float
+    namespace: str = ""
+    source: str | None = None
+    depth: int = 0
+    digest: bytes | None = None
 
 
 @attrs.frozen
@@ -246,6 +263,7 @@ class WaitRecord:
     tag: str
     pattern: bytes
     scanned: int
+    namespace: str = ""
 
 
 @attrs.frozen
@@ -284,6 +302,11 @@ class OutboxRow:
     registry: int
     trigger_cid: str | None
     spec: bytes | None
+    types: str
+    actors: str
+    source: str | None
+    namespace: str
+    depth: int
 
 
 # Where a page of what is pruned ended: a time, and a number within that time.

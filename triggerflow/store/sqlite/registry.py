@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     from triggerflow.store.records import NewTrigger
 
 
+def retire(db: sqlite3.Connection, name: str) -> bool:
+    """Make a trigger no longer current; see `Store.retire_trigger`."""
+    row = db.execute(
+        "SELECT id FROM trigger_spec WHERE name = ? AND state <> 'superseded'", (name,)
+    ).fetchone()
+    if row is None:
+        return False
+    number = generation(db) + 1
+    db.execute("UPDATE meta SET value = ? WHERE name = 'registry'", (number,))
+    db.execute(
+        "UPDATE trigger_spec SET state = 'superseded', retired = ? WHERE id = ?",
+        (number, row[0]),
+    )
+    return True
+
+
 def generation(db: sqlite3.Connection) -> int:
     """The registry generation."""
     number: int = db.execute("SELECT value FROM meta WHERE name = 'registry'").fetchone()[0]

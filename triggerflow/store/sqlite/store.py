@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 from triggerflow.errors import StoreError
 from triggerflow.store.records import Pruned
 from triggerflow.store.sqlite import (
+    fired,
     listing,
     progress,
     reads,
@@ -162,6 +163,10 @@ class SqliteStore:
         """Carry out a batch in one transaction; see `Store.commit`."""
         return self._write(lambda db: carry_out(db, batch))
 
+    def rehearse(self, batch: Batch) -> list[Outcome]:
+        """Carry out a batch and take it back; see `Store.rehearse`."""
+        return self._write(lambda db: carry_out(db, batch), keep=False)
+
     def register_worker(
         self,
         *,
@@ -202,6 +207,10 @@ class SqliteStore:
     def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
         """Make triggers current; see `Store.sync_triggers`."""
         return self._write(lambda db: registry.sync(db, triggers, now))
+
+    def retire_trigger(self, name: str) -> bool:
+        """See `Store.retire_trigger`."""
+        return self._write(lambda db: registry.retire(db, name))
 
     def transact(
         self, step: Transact, work: Work, *, gave_up: Callable[[], None] = lambda: None
@@ -319,13 +328,38 @@ class SqliteStore:
             return []
         return self._write(lambda db: _woken(db, worker))
 
-    def activity(self, cid: str) -> ActivityRecord | None:
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
         """See `Store.activity`."""
-        return self._read(lambda db: reads.activity(db, cid))
+        return self._read(lambda db: reads.activity(db, cid, namespace))
 
-    def firings(self, cid: str) -> list[FiringRecord]:
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """See `Store.newest_activities`."""
+        return self._read(lambda db: reads.newest_activities(db, limit))
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
         """See `Store.firings`."""
-        return self._read(lambda db: reads.firings_of(db, cid))
+        return self._read(lambda db: fired.firings_of(db, cid, namespace))
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """See `Store.fired`."""
+        return self._read(
+            lambda db: fired.fired(
+                db,
+                activity=activity,
+                trigger=trigger,
+                outcome=outcome,
+                after=after,
+                limit=limit,
+            )
+        )
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """See `Store.outbox`."""
@@ -379,13 +413,13 @@ class SqliteStore:
 
     # --- the two connections
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _write(self, work: Callable[[sqlite3.Connection], T], *, keep: bool = True) -> T:
         with self._write_guard, self._lock().turn(), self._worded():
             db = self._writer()
             db.execute("BEGIN IMMEDIATE")
             try:
                 found = work(db)
-                db.execute("COMMIT")
+                db.execute("COMMIT" if keep else "ROLLBACK")
             except BaseException:
                 # A failed COMMIT may have ended the transaction already.
                 if db.in_transaction:

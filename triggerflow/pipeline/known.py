@@ -1,0 +1,114 @@
+"""The stored triggers, as far as this process can read them.
+
+A store outlives processes, and a newer triggerflow may have written a trigger with a field
+that this one doesn't know. Such a trigger stops no other: where an activity is of its type,
+or might be, a row in the outbox asks a worker that can read it. One whose bytes are damaged
+is told and left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from triggerflow.core.codec import decode_document
+from triggerflow.errors import DecodingRefused, TriggerflowError
+from triggerflow.store.operations import PlannedFiring
+from triggerflow.triggers import Trigger, TriggerIndex
+from triggerflow.triggers.trigger import covers
+
+if TYPE_CHECKING:
+    from triggerflow.core.activity import Activity
+    from triggerflow.store.records import TriggerRecord
+    from triggerflow.triggers import Guard
+
+log: Final = logging.getLogger("triggerflow")
+
+
+@attrs.frozen
+class Unreadable:
+    """A trigger that this process can't read.
+
+    Attributes:
+        on: its types, or None where even these can't be read.
+        reason: why, in words.
+        damaged: nobody can.
+    """
+
+    name: str
+    cid: str
+    on: tuple[str, ...] | None
+    namespace: str
+    reason: str
+    damaged: bool = False
+
+    def may_meet(self, activity: Activity) -> bool:
+        """Tell whether a worker that can read it should look at an activity."""
+        if self.damaged or self.namespace != activity.namespace:
+            return False
+        return self.on is None or covers(self.on, activity.types)
+
+
+@attrs.frozen
+class Known:
+    """The triggers of one registry generation."""
+
+    index: TriggerIndex = attrs.field(factory=TriggerIndex)
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def deferred(self, activity: Activity) -> tuple[PlannedFiring, ...]:
+        """Hand-overs to a worker that can read what this process can't."""
+        return tuple(
+            PlannedFiring(each.cid, outcome="deferred")
+            for each in self.unreadable
+            if each.may_meet(activity)
+        )
+
+
+def read_trigger(block: bytes, guards: Mapping[str, Guard]) -> Trigger:
+    """A stored trigger, with its guard's code where this process has it.
+
+    Raises:
+        TriggerflowError: it can't be read.
+    """
+    spec = decode_document(block)
+    key = spec.get("guard") if isinstance(spec, dict) else None
+    guard = guards.get(key) if isinstance(key, str) else None
+    return Trigger.from_spec(spec, None if guard is None else guard.fn)
+
+
+def read_triggers(records: Iterable[TriggerRecord], guards: Mapping[str, Guard]) -> Known:
+    """All triggers of a registry generation; what can't be read is told, and kept apart."""
+    found: list[Trigger] = []
+    unreadable: list[Unreadable] = []
+    for record in records:
+        try:
+            found.append(read_trigger(record.spec, guards))
+        except TriggerflowError as error:
+            each = _unreadable(record, error)
+            log.warning(
+                "trigger %r (%s) is left to others: %s", each.name, each.cid, each.reason
+            )
+            unreadable.append(each)
+    return Known(TriggerIndex(found), tuple(unreadable))
+
+
+def _unreadable(record: TriggerRecord, error: TriggerflowError) -> Unreadable:
+    spec: Any = None
+    try:
+        spec = decode_document(record.spec)
+    except DecodingRefused:
+        return Unreadable(record.name, record.cid, None, "", str(error), damaged=True)
+    fields = spec if isinstance(spec, dict) else {}
+    on, namespace = fields.get("on"), fields.get("namespace", "")
+    readable = isinstance(on, list) and all(isinstance(each, str) for each in on)
+    return Unreadable(
+        record.name,
+        record.cid,
+        tuple(on) if readable and on is not None else None,
+        namespace if isinstance(namespace, str) else "",
+        str(error),
+    )

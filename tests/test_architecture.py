@@ -446,8 +446,8 @@ LONG = {
     "engine/keeper.py": (460, "what one worker claims and keeps alive, round by round"),
     "store/sqlite/store.py": (530, "every verb of the protocol, each a few lines"),
     "engine/executor.py": (480, "the durability guarantee stands in one file"),
-    "engine/engine.py": (440, "the verbs over one open store"),
-    "errors.py": (520, "the catalogue of public errors: a leaf that must not be many modules"),
+    "engine/engine.py": (450, "the verbs over one open store"),
+    "errors.py": (540, "the catalogue of public errors: a leaf that must not be many modules"),
 }
 
 
@@ -502,7 +502,8 @@ PUBLIC = """
     step_context uuid4 wait_signal SignalRefused inbox NoStep trusted ChildFailed ChildRef
     Continued TooDeep cancel child compensate compensate_all continue_as_new emit join
     set_attributes signal spawn wait_activity AttemptOver Progress Patch Transaction transaction
-    TransactionError Step step Task
+    TransactionError Step step Task Envelope Head Incoming activity_cid Explained Explanation
+    Reason UnknownActivity
 """.split()  # noqa: SIM905
 # fmt: on
 

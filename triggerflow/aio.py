@@ -161,6 +161,9 @@ class AsyncioClient:
 
     append = _verb(Engine.append)
     append_many = _verb(Engine.append_many)
+    explain = _verb(Engine.explain)
+    firings = _verb(Engine.firings)
+    retire = _verb(Engine.retire)
     start = _verb(Engine.start)
     signal = _verb(Engine.signal)
     complete = _verb(Engine.complete)

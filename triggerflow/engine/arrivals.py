@@ -134,10 +134,27 @@ class Arrivals:
 
     def _read(self, incoming: Incoming) -> _Arrival:
         """Everything that can be refused is refused here, before any write."""
-        activity, document = validated(
-            incoming, self._limits, self._validate, envelopes=self._envelopes
-        )
-        return _Arrival(activity, document, received_digest(incoming))
+        return _Arrival(*self.read(incoming), received_digest(incoming))
+
+    def read(self, incoming: Incoming) -> tuple[Activity, bytes]:
+        """An activity and its document's bytes, or the refusal that an append would get."""
+        return validated(incoming, self._limits, self._validate, envelopes=self._envelopes)
+
+    async def rehearsed(
+        self, activity: Activity, document: bytes, known: Known
+    ) -> tuple[tuple[PlannedFiring, ...], Append]:
+        """The plan that an append would have with these triggers, and the append; unsent."""
+        arrival = _Arrival(activity, document, None, known.index.match(activity))
+        await self._judge([arrival])
+        operation = self._operation(arrival)
+        planned = self._plan(arrival, operation.received)
+        operation.firings = planned
+        return planned, operation
+
+    @property
+    def guards(self) -> dict[str, Guard]:
+        """Key -> guard with code, of this process."""
+        return self._guards
 
     async def _append(self, arrivals: list[_Arrival]) -> list[Appended]:
         found: list[Appended | None] = [None] * len(arrivals)

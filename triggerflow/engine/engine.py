@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.draining import Drained, Draining
 from triggerflow.engine.drive import Around
 from triggerflow.engine.executor import Executor
+from triggerflow.engine.explaining import Explaining
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.pressure import Crowd
 from triggerflow.engine.retention import Retention
@@ -24,13 +24,11 @@ from triggerflow.engine.starting import Starting
 from triggerflow.engine.statistics import Statistics
 from triggerflow.engine.views import Appended, Instance
 from triggerflow.engine.watching import Watching
-from triggerflow.errors import (
-    EngineClosed,
-    WaitTimedOut,
-)
+from triggerflow.errors import EngineClosed, WaitTimedOut
+from triggerflow.pipeline.known import new_triggers
 from triggerflow.store.acts import CloseTask, OpenWait
 from triggerflow.store.operations import Outcome
-from triggerflow.store.records import ENDED, NewTrigger
+from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
@@ -90,6 +88,12 @@ class Engine(Starting):
             backlog=self._backlog,
             crowd=self._crowd,
         )
+        self._explaining = Explaining(
+            store=store,
+            committer=committer,
+            arrivals=self._arrivals,
+            proposed=() if settings.register else new_triggers(code.triggers),
+        )
         self._watching = Watching(
             store=store,
             committer=committer,
@@ -110,17 +114,9 @@ class Engine(Starting):
         """Open the store, make the app's triggers current, and start to work."""
         code, committer = self._code, self._committer
         await committer.run(self._store.open)
-        if code.triggers:
-            rows = [
-                NewTrigger(
-                    trigger.name,
-                    trigger.trigger_cid,
-                    encode_document(trigger.spec()),
-                    trigger.meaning_cid,
-                )
-                for trigger in code.triggers
-            ]
+        if code.triggers and self._settings.register:
             now = self._clock.now()
+            rows = new_triggers(code.triggers)
             await committer.run(lambda: self._store.sync_triggers(rows, now=now))
         self._arrivals.refresh(*await committer.run(self._store.registry))
         if self._settings.work:

@@ -45,6 +45,7 @@ class Settings:
 
     Attributes:
         work: drive flows here; otherwise only write and ask.
+        register: make the app's triggers current; otherwise the store's stay as they are.
         deferred: leave the dispatch of appended activities to workers.
         threads: how many plain steps may run at once.
         capacity: how many instances may be owned at once.
@@ -68,6 +69,7 @@ class Settings:
     """
 
     work: bool = True
+    register: bool = True
     deferred: bool = False
     threads: int = attrs.field(default=32, validator=_at_least(1))
     capacity: int = attrs.field(default=2000, validator=_at_least(1))

@@ -12,13 +12,14 @@ from triggerflow.core.envelopes import Incoming, Names
 from triggerflow.engine.asking import flow_name
 from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.sending import Sending
-from triggerflow.engine.views import Appended, Rejected
+from triggerflow.engine.views import Appended, Firing, Rejected
 from triggerflow.errors import DefinitionError, KeyTaken, UnknownFlow
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Outcome, Start, Verdict
 
 if TYPE_CHECKING:
     from triggerflow.engine.arrivals import Arrivals
+    from triggerflow.engine.explaining import Explaining, Explanation
     from triggerflow.engine.pressure import Crowd
 
 _PAGE: Final = 1000
@@ -34,6 +35,7 @@ class Starting(Sending, ABC):
 
     _arrivals: Arrivals
     _crowd: Crowd
+    _explaining: Explaining
 
     @abstractmethod
     def _promise(self, count: int) -> bool:
@@ -143,6 +145,89 @@ class Starting(Sending, ABC):
             attrs.evolve(each, index=each.index + first) if isinstance(each, Rejected) else each
             for each in found
         ]
+
+    async def explain(
+        self,
+        activity: object,
+        *,
+        type: Names = None,
+        actor: Names = None,
+        source: str | None = None,
+        envelope: str | None = None,
+        namespace: str = "",
+    ) -> Explanation:
+        """Tell what an activity leads to, or led to, and why not to more; nothing is written.
+
+        Args:
+            activity: a document, or the CID of one in the store; the rest as for `append`.
+
+        Returns:
+            For each trigger its outcome, or the first condition that fails.
+
+        Raises:
+            ActivityRejected, EncodingRefused: an append would be refused.
+            UnknownActivity: no activity has the CID, or retention took its document.
+        """
+        if isinstance(activity, str):
+            return await self._explaining.stored(activity, namespace)
+        return await self._explaining.document(
+            incoming(
+                activity,
+                type=type,
+                actor=actor,
+                source=source,
+                envelope=envelope,
+                namespace=namespace,
+            )
+        )
+
+    async def firings(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        limit: int = 100,
+        after: Firing | None = None,
+    ) -> tuple[Firing, ...]:
+        """Firings, the newest first.
+
+        Args:
+            activity: only those of the activity with this CID.
+            trigger: only those of triggers of this name, superseded ones too.
+            outcome: only those with this outcome, such as ``failed``.
+            limit: how many at most.
+            after: the last one of the page before.
+        """
+        rows = await self._reader.ask(
+            lambda: self._store.fired(
+                activity=activity,
+                trigger=trigger,
+                outcome=outcome,
+                after=None if after is None else after.number,
+                limit=limit,
+            )
+        )
+        return tuple(map(Firing.of, rows))
+
+    async def retire(self, trigger: str) -> None:
+        """Let a trigger that the app no longer has be current no more.
+
+        What was appended before is dispatched to it all the same.
+
+        Raises:
+            DefinitionError: the app has it, so it would come back; or there is none.
+        """
+        if any(each.name == trigger for each in self._code.triggers):
+            raise DefinitionError(
+                f"retire({trigger!r:.200})",
+                "this app defines the trigger, so it would come back",
+                "take it out of the app first",
+            )
+        if not await self._committer.run(lambda: self._store.retire_trigger(trigger)):
+            raise DefinitionError(
+                f"retire({trigger!r:.200})", "the store has no current trigger of this name"
+            )
 
     # --- verbs: instances
 

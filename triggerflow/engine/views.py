@@ -38,6 +38,7 @@ class Firing:
         earlier: CID of the activity that fired in its stead, where it was deduped.
         at: when, in seconds since the epoch.
         registry: the registry generation that it was planned with.
+        number: the store's own number; 0 where it has just been written.
     """
 
     trigger: str
@@ -49,6 +50,7 @@ class Firing:
     earlier: str | None
     at: float
     registry: int
+    number: int = attrs.field(default=0, eq=False, repr=False)
 
     @classmethod
     def of(cls, record: FiringRecord) -> Firing:
@@ -63,6 +65,7 @@ class Firing:
             record.earlier,
             record.at,
             record.registry,
+            record.number,
         )
 
 

@@ -9,20 +9,20 @@ is told and left out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from triggerflow.core.codec import decode_document
+from triggerflow.core.codec import decode_document, encode_document
 from triggerflow.errors import DecodingRefused, TriggerflowError
 from triggerflow.store.operations import PlannedFiring
+from triggerflow.store.records import NewTrigger, TriggerRecord
 from triggerflow.triggers import Trigger, TriggerIndex
 from triggerflow.triggers.trigger import covers
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
-    from triggerflow.store.records import TriggerRecord
     from triggerflow.triggers import Guard
 
 log: Final = logging.getLogger("triggerflow")
@@ -80,8 +80,45 @@ def read_trigger(block: bytes, guards: Mapping[str, Guard]) -> Trigger:
     return Trigger.from_spec(spec, None if guard is None else guard.fn)
 
 
-def read_triggers(records: Iterable[TriggerRecord], guards: Mapping[str, Guard]) -> Known:
-    """All triggers of a registry generation; what can't be read is told, and kept apart."""
+def new_triggers(triggers: Iterable[Trigger]) -> list[NewTrigger]:
+    """Triggers as a store takes them."""
+    return [
+        NewTrigger(each.name, each.trigger_cid, encode_document(each.spec()), each.meaning_cid)
+        for each in triggers
+    ]
+
+
+def overlaid(
+    records: Sequence[TriggerRecord], proposed: Sequence[NewTrigger]
+) -> list[TriggerRecord]:
+    """The triggers that were current if others were registered now; see `sync_triggers`."""
+    if not proposed:
+        return list(records)
+    there = {each.cid for each in records}
+    fresh = [each for each in proposed if each.cid not in there]
+    names = {each.name for each in fresh}
+    cids = {each.cid for each in proposed}
+    # One of the same meaning is the same trigger under its old name.
+    meanings = {each.meaning for each in fresh}
+    kept = [
+        each
+        for each in records
+        if each.cid in cids or (each.name not in names and _meaning(each) not in meanings)
+    ]
+    return kept + [TriggerRecord(0, each.cid, each.name, each.spec, "new") for each in fresh]
+
+
+def _meaning(record: TriggerRecord) -> str | None:
+    try:
+        return read_trigger(record.spec, {}).meaning_cid
+    except TriggerflowError:
+        return None
+
+
+def read_triggers(
+    records: Iterable[TriggerRecord], guards: Mapping[str, Guard], *, tell: bool = True
+) -> Known:
+    """All triggers of a registry generation; what can't be read is kept apart, and told."""
     found: list[Trigger] = []
     unreadable: list[Unreadable] = []
     for record in records:
@@ -89,10 +126,11 @@ def read_triggers(records: Iterable[TriggerRecord], guards: Mapping[str, Guard])
             found.append(read_trigger(record.spec, guards))
         except TriggerflowError as error:
             each = _unreadable(record, error)
-            log.warning(
-                "trigger %r (%s) is left to others: %s", each.name, each.cid, each.reason
-            )
             unreadable.append(each)
+            if tell:
+                log.warning(
+                    "trigger %r (%s) is left to others: %s", each.name, each.cid, each.reason
+                )
     return Known(TriggerIndex(found), tuple(unreadable))
 
 

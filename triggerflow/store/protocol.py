@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, Unpack
 
 from triggerflow.errors import StoreError
-from triggerflow.store.operations import Batch, Outcome
+from triggerflow.store.operations import Append, Batch, Outcome
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
@@ -59,8 +59,13 @@ class Store(Protocol):
         """Carry out a batch in one durable transaction; one outcome an operation."""
         ...
 
-    def rehearse(self, batch: Batch) -> list[Outcome]:
-        """What `commit` would answer to a batch now; nothing of it is kept, nobody is woken."""
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """What `commit` would answer to an append now; nothing is kept, nobody is woken.
+
+        Args:
+            proposed: triggers that count as current for it, besides those of the registry
+                generation that the append names.
+        """
         ...
 
     def register_worker(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from triggerflow.store.operations import Letter
+    from triggerflow.store.records import NewTrigger
 
 Items = Sequence[tuple[int, Any]]
 Outcomes = list[Any]
@@ -314,6 +315,17 @@ def append(
         ).fetchone()
         firings = None if deferred else tuple(firings_of(db, op.cid, op.namespace))
         outcomes[index] = Outcome(Verdict.DUPLICATE, seq=number, firings=firings)
+
+
+def rehearse(db: sqlite3.Connection, op: Append, proposed: Sequence[NewTrigger]) -> Outcome:
+    """Decide and write an append in a transaction that is taken back; see `Store.rehearse`."""
+    if op.registry != registry.generation(db):
+        return Outcome(Verdict.STALE)
+    op = attrs.evolve(op, registry=registry.sync(db, proposed, op.received))
+    outcomes: Outcomes = [None]
+    append(db, None, [(0, op)], outcomes)
+    found: Outcome = outcomes[0]
+    return found
 
 
 def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:

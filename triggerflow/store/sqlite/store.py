@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 from triggerflow.errors import StoreError
 from triggerflow.store.records import Pruned
 from triggerflow.store.sqlite import (
+    arrivals,
     fired,
     listing,
     progress,
@@ -35,7 +36,7 @@ from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
 from triggerflow.store.sqlite.transactions import Transactions
 
 if TYPE_CHECKING:
-    from triggerflow.store.operations import Batch, Outcome
+    from triggerflow.store.operations import Append, Batch, Outcome
     from triggerflow.store.records import (
         ActivityRecord,
         Counts,
@@ -163,9 +164,9 @@ class SqliteStore:
         """Carry out a batch in one transaction; see `Store.commit`."""
         return self._write(lambda db: carry_out(db, batch))
 
-    def rehearse(self, batch: Batch) -> list[Outcome]:
-        """Carry out a batch and take it back; see `Store.rehearse`."""
-        return self._write(lambda db: carry_out(db, batch), keep=False)
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """Carry out an append and take it back; see `Store.rehearse`."""
+        return self._write(lambda db: arrivals.rehearse(db, append, proposed), keep=False)
 
     def register_worker(
         self,

@@ -39,7 +39,7 @@ FLOORS = (
     {"pipeline"},
     {"engine", "plugins"},
     {"client"},
-    {"aio"},
+    {"aio", "definitions"},
     {"app"},
     {"cli", "testing"},
 )
@@ -452,11 +452,14 @@ LONG = {
     "core/driver.py": (850, "the drive is one loop over one state, pure and read as a whole"),
     "core/effects.py": (600, "the catalogue of effects: many small classes of one form"),
     "engine/keeper.py": (460, "what one worker claims and keeps alive, round by round"),
-    "store/operations.py": (430, "the catalogue of operations: what each one promises"),
-    "store/sqlite/store.py": (480, "every verb of the protocol, each a few lines"),
+    "engine/arrivals.py": (460, "how an activity is planned, by whichever way it comes"),
+    "store/sqlite/arrivals.py": (420, "how what is planned is written, in one transaction"),
+    "store/operations.py": (470, "the catalogue of operations: what each one promises"),
+    "store/protocol.py": (460, "what a backend offers: every verb with its promise"),
+    "store/sqlite/store.py": (530, "every verb of the protocol, each a few lines"),
     "engine/executor.py": (480, "the durability guarantee stands in one file"),
-    "engine/engine.py": (475, "the verbs over one open store"),
-    "errors.py": (520, "the catalogue of public errors: a leaf that must not be many modules"),
+    "engine/engine.py": (480, "the verbs over one open store"),
+    "errors.py": (550, "the catalogue of public errors: a leaf that must not be many modules"),
 }
 
 
@@ -512,6 +515,8 @@ PUBLIC = """
     Continued TooDeep cancel child compensate compensate_all continue_as_new emit join
     set_attributes signal spawn wait_activity AttemptOver Progress Patch Transaction transaction
     TransactionError Step step Task Backfill Redispatched UnknownTrigger
+    Envelope Head Incoming activity_cid Explained Explanation
+    Reason UnknownActivity
 """.split()  # noqa: SIM905
 # fmt: on
 

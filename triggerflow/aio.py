@@ -161,6 +161,9 @@ class AsyncioClient:
 
     append = _verb(Engine.append)
     append_many = _verb(Engine.append_many)
+    explain = _verb(Engine.explain)
+    firings = _verb(Engine.firings)
+    retire = _verb(Engine.retire)
     start = _verb(Engine.start)
     signal = _verb(Engine.signal)
     complete = _verb(Engine.complete)
@@ -193,7 +196,6 @@ class AsyncioClient:
     resume_backfill = _verb(Engine.resume_backfill)
     cancel_backfill = _verb(Engine.cancel_backfill)
     redispatch = _verb(Engine.redispatch)
-    firings = _verb(Engine.firings)
 
     async def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
         thread, landing = self._thread, self._landing

@@ -134,6 +134,9 @@ class Client:
 
     append = _verb(Engine.append)
     append_many = _verb(Engine.append_many)
+    explain = _verb(Engine.explain)
+    firings = _verb(Engine.firings)
+    retire = _verb(Engine.retire)
     start = _verb(Engine.start)
     signal = _verb(Engine.signal)
     complete = _verb(Engine.complete)
@@ -160,7 +163,6 @@ class Client:
     resume_backfill = _verb(Engine.resume_backfill)
     cancel_backfill = _verb(Engine.cancel_backfill)
     redispatch = _verb(Engine.redispatch)
-    firings = _verb(Engine.firings)
 
     def statistics(self) -> Statistics:
         """See `Engine.statistics`."""

@@ -159,6 +159,21 @@ class ActivityRejected(TriggerflowError):
 
 
 @attrs.define(eq=False)
+class UnknownActivity(TriggerflowError):
+    """No activity has this CID, or retention took its document."""
+
+    cid: str
+    namespace: str = ""
+    removed: bool = False
+
+    def __str__(self) -> str:
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        if self.removed:
+            return f"activity {self.cid}{where}: retention has removed its document"
+        return f"no activity {self.cid!r:.200} in this store{where}"
+
+
+@attrs.define(eq=False)
 class UnknownFlow(TriggerflowError):
     """No flow of this name and version is registered here."""
 

@@ -244,7 +244,7 @@ def test_a_guard_that_raises_for_half_of_history(new_app, live, small):
     async def scenario(engine):
         done = await filled(engine, "t")
         assert sums(done) == (20, 4, 5, 0, 0)
-        (firing,) = await engine.firings(tf.cid_of(act(5)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(5)))
         assert (firing.outcome, firing.source) == ("guard_error", "backfill")
         return await results(engine)
 

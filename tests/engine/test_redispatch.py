@@ -68,7 +68,7 @@ def test_a_failed_firing_is_dispatched_again(new_app, live, make_store):
         assert await engine.redispatch() == tf.Redispatched(2, {"started": 2})
         assert await engine.redispatch() == tf.Redispatched(0, {})
         await engine.run_until_idle()
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         assert (firing.outcome, firing.error, firing.source) == ("started", None, "redispatch")
         assert [each.error for each in firing.before] == [
             "guard moody@1 raised ValueError: no 0"
@@ -119,7 +119,7 @@ def test_a_guard_that_says_no_later(new_app, live):
         assert (await engine.redispatch()).looked == 0
         mood.answer = True
         assert (await engine.redispatch(outcome="guard_no")).outcomes == {"started": 1}
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         return [each.outcome for each in firing.before]
 
     assert live(app, scenario) == ["guard_error", "guard_no"]
@@ -163,7 +163,7 @@ def test_what_stays_as_it_is(new_app, live):
         store.prune_documents(engine._clock.now())
         assert (await engine.redispatch()).outcomes == {"removed": 1}
         await engine.append(act(1))
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         assert (firing.outcome, firing.before) == ("guard_error", ())
 
     live(app, scenario)
@@ -233,13 +233,13 @@ def test_a_crash_anywhere_in_a_redispatch(new_app, make_store):
 
     async def scenario(engine):
         cids = [tf.cid_of(act(n)) for n in range(3)]
-        if not await engine.firings(cids[2]):
+        if not await engine.firings(activity=cids[2]):
             mood.fails = 10**9
             await engine.append_many([act(n) for n in range(3)])
         mood.fails = 0
         await engine.redispatch()
         await engine.run_until_idle()
-        found = [(await engine.firings(cid))[0] for cid in cids]
+        found = [(await engine.firings(activity=cid))[0] for cid in cids]
         return [(each.outcome, len(each.before)) for each in found], await results(engine)
 
     report = crash_everywhere(lambda store: define(new_app(store), mood), scenario, make_store)
@@ -264,7 +264,7 @@ def test_a_failed_dispatch_is_tried_again(new_app, live, make_store):
         while not await results(engine):
             await trio.sleep(1)
         assert 30 <= trio.current_time() - began <= 31
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         assert (firing.outcome, firing.source, firing.due) == ("started", "retry", None)
         assert (firing.attempts, [each.attempts for each in firing.before]) == (3, [1, 2])
         await engine.run_until_idle()
@@ -281,7 +281,7 @@ def test_a_dispatch_that_fails_for_good(new_app, live, make_store):
     async def scenario(engine):
         await engine.append(act(0))
         await trio.sleep(1000)
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         assert (firing.outcome, firing.instance_id, firing.due) == ("failed", None, None)
         assert (firing.attempts, mood.asked) == (4, 4)
         letter = await engine.get(firing.dead_letter)
@@ -293,7 +293,7 @@ def test_a_dispatch_that_fails_for_good(new_app, live, make_store):
         # By hand it gets another series, and no second letter.
         assert (await engine.redispatch()).outcomes == {"guard_error": 1}
         await trio.sleep(1000)
-        again = (await engine.firings(tf.cid_of(act(0))))[0]
+        again = (await engine.firings(activity=tf.cid_of(act(0))))[0]
         assert (again.outcome, again.dead_letter) == ("failed", firing.dead_letter)
         return await results(engine)
 
@@ -365,7 +365,7 @@ def test_a_retry_of_a_paused_trigger_waits_for_its_resume(new_app, live):
         await engine.append(act(0))
         await engine.pause("t")
         await trio.sleep(1000)
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         assert (firing.outcome, firing.due, mood.asked) == ("paused", None, 1)
         await engine.resume("t")
         await engine.run_until_idle()
@@ -437,10 +437,10 @@ def test_a_crash_anywhere_between_retries(new_app, make_store):
 
     async def scenario(engine):
         await engine.append(act(0))
-        while (await engine.firings(tf.cid_of(act(0))))[0].due is not None:
+        while (await engine.firings(activity=tf.cid_of(act(0))))[0].due is not None:
             await trio.sleep(5)
         await engine.run_until_idle()
-        (firing,) = await engine.firings(tf.cid_of(act(0)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(0)))
         letters = [each["error"] for each in await results(engine)]
         return firing.outcome, firing.attempts, len(firing.before), letters
 

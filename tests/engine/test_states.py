@@ -51,7 +51,7 @@ def test_a_paused_trigger_is_planned_and_starts_nothing(new_app, live, make_stor
         await engine.run_until_idle()
         found = await engine.get_backfill(walk.id)
         assert (found.state, found.looked, found.fired, found.share) == ("done", 5, 5, 1.0)
-        (firing,) = await engine.firings(tf.cid_of(act(3)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(3)))
         assert (firing.outcome, firing.source) == ("started", "resume")
         assert [each.outcome for each in firing.before] == ["paused"]
         (firing,) = (await engine.append(act(9))).firings
@@ -129,7 +129,7 @@ def test_the_state_outlives_restarts_and_edits(new_app, live, make_store):
         assert firing.outcome == "paused"
         await engine.resume("t")
         await engine.run_until_idle()
-        first, second = [(await engine.firings(tf.cid_of(act(n))))[0] for n in (1, 2)]
+        first, second = [(await engine.firings(activity=tf.cid_of(act(n))))[0] for n in (1, 2)]
         assert first.trigger_cid != second.trigger_cid
         return await results(engine)
 
@@ -269,7 +269,7 @@ def test_deferred_dispatches_see_both_moments(new_app, live, make_store):
 
     async def during(engine):
         await engine.run_until_idle()
-        (firing,) = await engine.firings(tf.cid_of(act(1)))
+        (firing,) = await engine.firings(activity=tf.cid_of(act(1)))
         return firing.outcome
 
     assert live(define(new_app(store)), during) == "paused"
@@ -282,7 +282,7 @@ def test_deferred_dispatches_see_both_moments(new_app, live, make_store):
 
     async def after(engine):
         await engine.run_until_idle()
-        found = [(await engine.firings(tf.cid_of(act(n))))[0].outcome for n in (1, 2)]
+        found = [(await engine.firings(activity=tf.cid_of(act(n))))[0].outcome for n in (1, 2)]
         return found, await results(engine)
 
     assert live(define(new_app(store)), after) == (["skipped", "skipped"], [])
@@ -384,7 +384,9 @@ def test_a_crash_anywhere_while_skipping(new_app, make_store, monkeypatch):
             await engine.resume("t", catch_up=False)
         await engine.run_until_idle()
         walk = (await engine.backfills())[-1]
-        found = [(await engine.firings(tf.cid_of(act(n))))[0].outcome for n in range(5)]
+        found = [
+            (await engine.firings(activity=tf.cid_of(act(n))))[0].outcome for n in range(5)
+        ]
         return walk.state, walk.unstarted, found, await results(engine)
 
     report = crash_everywhere(lambda store: define(new_app(store)), scenario, make_store)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from triggerflow.engine.reader import Reader
     from triggerflow.engine.redispatch import Redispatcher
     from triggerflow.store.history import BackfillRecord, Unstarted
+    from triggerflow.store.operations import Outcome
     from triggerflow.store.protocol import Store
     from triggerflow.triggers import Trigger
 
@@ -66,12 +67,14 @@ class Backfills:
         backlog: Backlog,
         full: Callable[[], bool],
         started: Callable[[], None],
+        begun: Callable[[Outcome], None],
         rested: Callable[[], None],
     ) -> None:
         """
         Args:
             full: whether this worker owns as many instances as it may.
             started: called when something was started that a worker must claim.
+            begun: called with each outcome, which has whom it told something.
             rested: called when there is nothing to do for now.
         """
         self._store = store
@@ -84,6 +87,7 @@ class Backfills:
         self._backlog = backlog
         self._full = full
         self._started = started
+        self._begun = begun
         self._rested = rested
         self._woken = trio.Event()
         self._look = True
@@ -204,7 +208,7 @@ class Backfills:
         """Move on by one commit; whether there may be more to do."""
         look = {"backfill": self._fill, "resume": self._resume, "skip": self._skip}
         operation = await look[record.kind](record)
-        outcome = await self._committer.ask(operation)
+        outcome = await self._committer.ask(operation, self._begun)
         if outcome.verdict is Verdict.STALE:
             await self._arrivals.look_again()
             return True

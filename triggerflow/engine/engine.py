@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
 from triggerflow.engine.backfill import Backfills
@@ -18,22 +17,21 @@ from triggerflow.engine.committer import Committer
 from triggerflow.engine.draining import Drained, Draining
 from triggerflow.engine.drive import Around
 from triggerflow.engine.executor import Executor
+from triggerflow.engine.explaining import Explaining
 from triggerflow.engine.history import History
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.pressure import Crowd
 from triggerflow.engine.redispatch import Redispatcher
 from triggerflow.engine.retention import Retention
 from triggerflow.engine.statistics import Statistics
-from triggerflow.engine.triggering import Triggering, start_of
+from triggerflow.engine.triggering import Triggering
 from triggerflow.engine.views import Appended, Instance
 from triggerflow.engine.watching import Watching
-from triggerflow.errors import (
-    EngineClosed,
-    WaitTimedOut,
-)
+from triggerflow.errors import EngineClosed, WaitTimedOut
+from triggerflow.pipeline.known import new_triggers
 from triggerflow.store.acts import CloseTask, OpenWait
 from triggerflow.store.operations import Outcome
-from triggerflow.store.records import ENDED, NewTrigger
+from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
@@ -85,6 +83,7 @@ class Engine(Triggering):
             deferred=settings.deferred,
             inline=settings.inline,
             validate=code.validate,
+            envelopes=code.envelopes,
             announced=code.announced,
             promise=self._promise,
             redeem=self._redeem,
@@ -92,6 +91,12 @@ class Engine(Triggering):
             put_off=self._walk_came,
             backlog=self._backlog,
             crowd=self._crowd,
+        )
+        self._explaining = Explaining(
+            store=store,
+            committer=committer,
+            arrivals=self._arrivals,
+            proposed=() if settings.register else new_triggers(code.triggers),
         )
         self._watching = Watching(
             store=store,
@@ -104,7 +109,10 @@ class Engine(Triggering):
             store=store, reader=self._reader, arrivals=self._arrivals, clock=self._clock
         )
         self._redispatcher = Redispatcher(
-            committer=committer, arrivals=self._arrivals, clock=self._clock
+            committer=committer,
+            arrivals=self._arrivals,
+            clock=self._clock,
+            begun=self._begun,
         )
         self._backfills: Backfills | None = None
         self._executor: Executor | None = None
@@ -120,19 +128,9 @@ class Engine(Triggering):
         """Open the store, make the app's triggers current, and start to work."""
         code, committer = self._code, self._committer
         await committer.run(self._store.open)
-        if code.triggers:
-            rows = [
-                NewTrigger(
-                    trigger.name,
-                    trigger.trigger_cid,
-                    encode_document(trigger.spec()),
-                    trigger.meaning_cid,
-                    trigger.delivery.encoded(),
-                    start_of(trigger),
-                )
-                for trigger in code.triggers
-            ]
+        if code.triggers and self._settings.register:
             now = self._clock.now()
+            rows = new_triggers(code.triggers)
             await committer.run(lambda: self._store.sync_triggers(rows, now=now))
         self._arrivals.refresh(*await committer.run(self._store.registry))
         if self._settings.work:
@@ -172,6 +170,7 @@ class Engine(Triggering):
                 backlog=self._backlog,
                 full=lambda: self._keeper is not None and self._keeper.full,
                 started=self._work_came,
+                begun=self._begun,
                 rested=lambda: self._tell(Keeper.look_again),
             )
         self._keeper = Keeper(
@@ -384,10 +383,12 @@ class Engine(Triggering):
             self._tell(Keeper.dispatch_came if dispatch else Keeper.work_came)
 
     def _begun(self, outcome: Outcome) -> None:
-        """Drive what this worker owns since the commit that made it."""
+        """Drive what this worker owns since the commit that made it, and tell whom it told."""
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)
+        for number, owner in outcome.told:
+            self._message_sent(number, owner)
 
     def _promise(self, count: int) -> bool:
         return self._keeper is not None and self._keeper.promise(count)

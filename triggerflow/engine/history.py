@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from triggerflow.core.activity import Activity
-from triggerflow.core.codec import decode_document
-from triggerflow.engine.arrivals import Met
+from triggerflow.engine.arrivals import Met, activity_of
 from triggerflow.triggers import TriggerIndex
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class History:
             elif row.document is None:
                 page.removed += 1
             else:
-                activity = Activity.read(row.cid, decode_document(row.document))
+                activity = activity_of(row)
                 if index.match(activity):
                     met.append((row.seq, Met(activity, row.document, (trigger,))))
             if number % _BREATH == _BREATH - 1:

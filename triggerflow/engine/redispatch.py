@@ -9,12 +9,10 @@ what it was when it was read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from triggerflow.core.activity import Activity
-from triggerflow.core.codec import decode_document
-from triggerflow.engine.arrivals import Met
+from triggerflow.engine.arrivals import Met, activity_of
 from triggerflow.store.operations import PlannedFiring, Redispatch, Verdict
 
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
     from triggerflow.store.history import Unstarted
+    from triggerflow.store.operations import Outcome
 
 # What may be dispatched again. All else has started something, or is about to.
 AGAIN: Final = frozenset(
@@ -35,10 +34,22 @@ _MOST_PLANS: Final = 20
 class Redispatcher:
     """Plans firings again and writes them over. Runs on the loop's thread."""
 
-    def __init__(self, *, committer: Committer, arrivals: Arrivals, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        committer: Committer,
+        arrivals: Arrivals,
+        clock: Clock,
+        begun: Callable[[Outcome], None],
+    ) -> None:
+        """
+        Args:
+            begun: called with each outcome, which has whom it told something.
+        """
         self._committer = committer
         self._arrivals = arrivals
         self._clock = clock
+        self._begun = begun
 
     async def plan(
         self, rows: Sequence[Unstarted], source: str
@@ -86,7 +97,7 @@ class Redispatcher:
 
     def _met(self, row: Unstarted, document: bytes, source: str) -> Met:
         return Met(
-            Activity.read(row.cid, decode_document(document)),
+            activity_of(row),
             document,
             (self._arrivals.one(row.spec, row.options),),
             row.attempts + 1 if source == "retry" else 1,
@@ -102,7 +113,7 @@ class Redispatcher:
             found, left = await self.plan(todo, source)
             if dry_run:
                 return left + Counter(each.planned.outcome for each in found)
-            outcomes = await self._committer.ask_all(found)
+            outcomes = await self._committer.ask_all(found, self._begun)
             stale = set()
             for each, outcome in zip(found, outcomes, strict=True):
                 if outcome.verdict is Verdict.STALE:
@@ -111,7 +122,7 @@ class Redispatcher:
                     # Somebody else was faster.
                     counts["changed"] += 1
                 else:
-                    counts[each.planned.outcome] += 1
+                    counts.update(record.outcome for record in outcome.firings or ())
             counts += left
             todo = [row for row in todo if row.id in stale]
             if not todo:

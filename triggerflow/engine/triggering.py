@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.engine.redispatch import AGAIN, ERRORS
 from triggerflow.engine.starting import Starting
-from triggerflow.engine.views import Backfill, Firing, Redispatched
+from triggerflow.engine.views import Backfill, Redispatched
 from triggerflow.errors import DefinitionError, UnknownTrigger
 from triggerflow.store.history import Span
+from triggerflow.store.operations import DOES
 from triggerflow.triggers import Position
 
 if TYPE_CHECKING:
     from triggerflow.engine.history import History
     from triggerflow.engine.redispatch import Redispatcher
     from triggerflow.store.history import BackfillRecord
-    from triggerflow.triggers import Trigger
 
 _PAGE: Final = 200
 
@@ -142,7 +142,7 @@ class Triggering(Starting, ABC):
         while to < last:
             page = await self._history.page(trigger, span, to)
             to = page.to
-            fired = sum(planned.instance is not None for _, planned in page.firings)
+            fired = sum(planned.outcome in DOES for _, planned in page.firings)
             counts.update(
                 looked=page.looked,
                 known=page.known,
@@ -252,15 +252,6 @@ class Triggering(Starting, ABC):
             self._work_came()
         return Redispatched(looked, dict(counts))
 
-    async def firings(self, activity_cid: str) -> tuple[Firing, ...]:
-        """An activity's firings as they stand, with what they were before."""
-        records = await self._reader.ask(lambda: self._store.firings(activity_cid))
-        found = []
-        for record in records:
-            read = partial(self._store.firing_history, activity_cid, record.trigger_cid)
-            found.append(Firing.of(record, await self._reader.ask(read)))
-        return tuple(found)
-
     async def _no_trigger(self, name: str) -> UnknownTrigger:
         _, names = await self._reader.ask(lambda: self._store.trigger_state(name))
         return UnknownTrigger(name, tuple(names))
@@ -300,9 +291,3 @@ def span_of(since: object, until: object) -> Span:
     if end.received is None:
         return Span(first.seq, end.seq, first.received)
     return Span(first.seq, None, first.received, end.received)
-
-
-def start_of(trigger: Trigger) -> Span | None:
-    """From where on a trigger of a new name meets activities; None: from now on."""
-    start = trigger.start_at
-    return None if start is None else Span(start.seq, None, start.received)

@@ -23,7 +23,8 @@ class Unstarted:
 
     Attributes:
         id, changes: which firing, and how often it was written over until now.
-        seq, cid, document: its activity; no document once retention took it.
+        seq, cid, document, types, actors, source, namespace, depth: its activity; no document
+            once retention took it.
         number, trigger, trigger_cid, spec, options: its trigger, which may be superseded.
         state: that of the present trigger of this name, or None where there is none.
     """
@@ -33,6 +34,11 @@ class Unstarted:
     seq: int
     cid: str
     document: bytes | None
+    types: str
+    actors: str
+    source: str | None
+    namespace: str
+    depth: int
     number: int
     trigger: str
     trigger_cid: str
@@ -113,5 +119,10 @@ class PastActivity:
     seq: int
     cid: str
     document: bytes | None
+    types: str
+    actors: str
+    source: str | None
+    namespace: str
+    depth: int
     received: float
-    known: bool
+    known: bool = attrs.field(converter=bool)

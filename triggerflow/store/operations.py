@@ -57,7 +57,7 @@ class Outcome:
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
         told: (number, owner) of other instances that got a message (turns, terminations,
-            answers).
+            answers, appends, dispatches).
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
     """
@@ -86,16 +86,52 @@ FENCED = Outcome(Verdict.FENCED)
 
 
 @attrs.define(slots=True)
+class Letter:
+    """A message to the live instance of a flow that holds a business key.
+
+    Attributes:
+        kind: ``signal`` or ``cancel``.
+        name, payload: of the signal; a cancel's are empty, and None encoded.
+    """
+
+    namespace: str
+    flow: str
+    key: str
+    kind: str
+    name: str
+    payload: bytes
+
+
+@attrs.define(slots=True)
+class Once:
+    """What fires once: the first under a scope and key, for `window` seconds or for ever."""
+
+    scope: str
+    key: bytes
+    window: float | None = None
+
+
+# What a firing does, as its outcome says.
+DOES = frozenset({"started", "signalled", "cancelled"})
+
+
+@attrs.define(slots=True)
 class PlannedFiring:
-    """One trigger that met an activity: an instance to start, an error, or a hand-over.
+    """One trigger that met an activity: what it does, an error, or a hand-over.
+
+    The store decides the rest: with `once`, a later one is ``deduped``; an instance whose
+    business key is held is ``deduped`` where the holder has the same input and ``failed``
+    where it has another one; a letter to nobody is ``failed``.
 
     Attributes:
         trigger_cid: which trigger.
         instance: what to start, or None.
-        error: why nothing is started, or None.
-        outcome: ``started``, ``guard_error``, ``failed``, ``paused``, ``skipped`` or
-            ``deferred`` (this process lacks the guard: an outbox row asks a worker that has
-            it).
+        error: why nothing is done, or None.
+        outcome: ``started``, ``signalled``, ``cancelled``, ``guard_error``, ``failed``,
+            ``too_deep``, ``paused``, ``skipped`` or ``deferred`` (this process lacks the
+            guard, or can't read the trigger: an outbox row asks a worker that can).
+        letter: the message to send, or None.
+        once: what makes it fire once, or None.
         due: when its dispatch is tried again, or None.
         attempts: how often it was tried in a row.
         dead_letter: what its failure starts, or None.
@@ -105,6 +141,8 @@ class PlannedFiring:
     instance: NewInstance | None = None
     error: str | None = None
     outcome: str = "started"
+    letter: Letter | None = None
+    once: Once | None = None
     due: float | None = None
     attempts: int = 1
     dead_letter: NewInstance | None = None
@@ -114,12 +152,13 @@ class PlannedFiring:
 class Append:
     """Append an activity, its firings and their instances: all of it or nothing.
 
-    Precondition: the store's registry generation is `registry` (else `STALE`), and no
-    activity has this CID (else `DUPLICATE`, with the first firings). `firings` None
+    Precondition: the store's registry generation is `registry` (else `STALE`), and no activity
+    of the namespace has this CID (else `DUPLICATE`, with the first firings). `firings` None
     defers the dispatch: an outbox row is written instead.
 
     With `own`, the batch's worker owns the runnable instances from the start, and the
     outcome's `claimed` has them; if the worker was fenced they land without an owner.
+    `digest` is that of the bytes that were received.
     """
 
     cid: str
@@ -130,6 +169,9 @@ class Append:
     registry: int
     firings: tuple[PlannedFiring, ...] | None
     own: bool = False
+    namespace: str = ""
+    source: str | None = None
+    digest: bytes | None = None
 
 
 @attrs.define(slots=True)

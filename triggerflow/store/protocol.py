@@ -13,7 +13,7 @@ from triggerflow.store.history import (
     Span,
     Unstarted,
 )
-from triggerflow.store.operations import Batch, Outcome
+from triggerflow.store.operations import Append, Batch, Outcome
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
@@ -64,6 +64,15 @@ class Store(Protocol):
 
     def commit(self, batch: Batch) -> list[Outcome]:
         """Carry out a batch in one durable transaction; one outcome an operation."""
+        ...
+
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """What `commit` would answer to an append now; nothing is kept, nobody is woken.
+
+        Args:
+            proposed: triggers that count as current for it, besides those of the registry
+                generation that the append names.
+        """
         ...
 
     def register_worker(
@@ -140,6 +149,14 @@ class Store(Protocol):
 
         Returns:
             Its state now; None where there is none.
+        """
+        ...
+
+    def retire_trigger(self, name: str) -> bool:
+        """Let the trigger of this name be current no more; False if there is none.
+
+        What was appended before still meets it where its dispatch was deferred. The registry
+        generation grows.
         """
         ...
 
@@ -330,12 +347,36 @@ class Store(Protocol):
         """Instances of a worker whose inbox others wrote to, with all unread rows."""
         ...
 
-    def activity(self, cid: str) -> ActivityRecord | None:
-        """One activity by its CID."""
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
+        """One activity by its CID, in its namespace."""
         ...
 
-    def firings(self, cid: str) -> list[FiringRecord]:
-        """An activity's firings."""
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """The last activities of all namespaces, the newest first."""
+        ...
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
+        """An activity's firings, in their order."""
+        ...
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """A page of firings, the newest first.
+
+        Args:
+            activity: only those of the activity with this CID.
+            trigger: only those of triggers of this name, superseded ones too.
+            outcome: only those with this outcome.
+            after: `FiringRecord.number` of the last one of the page before.
+            limit: how many at most.
+        """
         ...
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:

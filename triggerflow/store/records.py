@@ -22,10 +22,19 @@ STATUSES = (*OPEN, "done", "failed", "cancelled")
 class FiringRecord:
     """A trigger met an activity.
 
-    `instance` is the public id of what it started; `error` why it started nothing. `source`
-    says what wrote it as it is: ``live``, ``backfill``, ``resume``, ``redispatch`` or
-    ``retry``. `due` is when its dispatch is tried again, `attempts` how often it was tried in
-    a row; `dead_letter` is the public id of what its failure started.
+    Attributes:
+        instance: public id of what it started, signalled or cancelled; of a deduped one, the
+            instance that was there already.
+        error: why it did nothing.
+        activity: the activity's CID.
+        earlier: CID of the activity that fired in its stead, where it was deduped.
+        number: the store's number of the firing; what a page of firings goes on from.
+        source: what wrote it as it is: ``live``, ``backfill``, ``resume``, ``redispatch`` or
+            ``retry``.
+        due: when its dispatch is tried again.
+        attempts: how often it was tried in a row.
+        dead_letter: public id of what its failure started.
+        changes: how often it was written over.
     """
 
     trigger: str
@@ -35,15 +44,23 @@ class FiringRecord:
     outcome: str
     at: float
     registry: int
+    activity: str
+    earlier: str | None = None
+    number: int = attrs.field(default=0, eq=False)
     source: str = "live"
     due: float | None = None
     attempts: int = 1
     dead_letter: str | None = None
+    changes: int = attrs.field(default=0, eq=False)
 
 
 @attrs.frozen
 class ActivityRecord:
-    """An appended activity; `document` is its DAG-CBOR, None once retention took it."""
+    """An appended activity; `document` is its DAG-CBOR, None once retention took it.
+
+    `types` and `actors` are JSON lists; `digest` is the SHA-256 of the bytes that were
+    received, where its ingest gave them.
+    """
 
     seq: int
     cid: str
@@ -51,6 +68,10 @@ class ActivityRecord:
     actors: str
     document: bytes | None
     received: float
+    namespace: str = ""
+    source: str | None = None
+    depth: int = 0
+    digest: bytes | None = None
 
 
 @attrs.frozen
@@ -255,6 +276,7 @@ class WaitRecord:
     tag: str
     pattern: bytes
     scanned: int
+    namespace: str = ""
 
 
 @attrs.frozen
@@ -305,6 +327,11 @@ class OutboxRow:
     registry: int
     trigger_cid: str | None
     spec: bytes | None
+    types: str
+    actors: str
+    source: str | None
+    namespace: str
+    depth: int
     options: bytes | None = None
     state: str | None = None
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.operations import APPLIED, Advance, Outcome, Verdict
+from triggerflow.store.operations import DOES, Advance, Outcome, Verdict
 from triggerflow.store.sqlite import registry
-from triggerflow.store.sqlite.arrivals import Arrivals
+from triggerflow.store.sqlite.arrivals import Arrivals, Met
 from triggerflow.store.sqlite.backfills import has_fired
 from triggerflow.store.sqlite.redispatches import again
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from triggerflow.store.records import FiringRecord
 
 
 def advance(
@@ -38,23 +41,29 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
     if op.registry != generation:
         return Outcome(Verdict.STALE)
     rows = Arrivals(db)
-    fired = unstarted = 0
-    known = op.known
+    mets: list[Met] = []
+    counts = Counter(known=op.known)
+
+    def count(record: FiringRecord | None) -> None:
+        counts["fired" if record is not None and record.outcome in DOES else "unstarted"] += 1
+
     for seq, planned in op.firings:
         if spec is None or has_fired(db, seq, spec):
-            known += 1
+            counts["known"] += 1
             continue
-        (chain,) = db.execute("SELECT depth FROM activity WHERE seq = ?", (seq,)).fetchone()
-        rows.fire(seq, planned, generation, op.at, chain=chain, source="backfill")
-        fired += planned.instance is not None
-        unstarted += planned.instance is None
+        met = Met(
+            seq, *db.execute("SELECT cid, depth FROM activity WHERE seq = ?", (seq,)).fetchone()
+        )
+        mets.append(met)
+        count(rows.fire(met, planned, generation, op.at, source="backfill"))
     for each in op.again:
-        if not again(db, rows, each):
-            known += 1
+        found = again(db, rows, each)
+        if found is None:
+            counts["known"] += 1
             continue
-        fired += each.planned.instance is not None
-        unstarted += each.planned.instance is None
-    rows.write()
+        mets.append(found[0])
+        count(found[1])
+    owners = rows.write()
     done = op.done or op.to >= last
     db.execute(
         "UPDATE backfill SET cursor = ?, looked = looked + ?, fired = fired + ?,"
@@ -63,9 +72,9 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
         (
             op.to,
             op.looked,
-            fired,
-            unstarted,
-            known,
+            counts["fired"],
+            counts["unstarted"],
+            counts["known"],
             op.removed,
             None if done else worker,
             op.at,
@@ -74,4 +83,5 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
             op.backfill,
         ),
     )
-    return APPLIED
+    told = tuple(each for met in mets for each in met.told(owners))
+    return Outcome(Verdict.APPLIED, told=told)

@@ -144,16 +144,16 @@ def past(
     """A page of activities with what a backfill must know; see `Store.past`."""
     row = db.execute("SELECT id FROM trigger_spec WHERE cid = ?", (spec_cid,)).fetchone()
     rows = db.execute(
-        f"SELECT a.seq, a.cid, a.document, a.received,"
-        f" {_HAS_FIRED.format(seq='a.seq', spec='?1')} FROM activity a"
+        "SELECT a.seq, a.cid, a.document, a.types, a.actors, a.source, a.namespace, a.depth,"
+        f" a.received, {_HAS_FIRED.format(seq='a.seq', spec='?1')} FROM activity a"
         " WHERE a.seq > ?2 AND a.seq <= ?3 ORDER BY a.seq LIMIT ?4",
         (-1 if row is None else row[0], after, last, limit),
     )
     found = []
     # Row by row: documents may be large, and a page is held in memory.
-    for seq, cid, document, received, known in rows:
-        found.append(PastActivity(seq, cid, document, received, bool(known)))
-        size -= len(document or b"")
+    for row in rows:
+        found.append(PastActivity(*row))
+        size -= len(found[-1].document or b"")
         if size <= 0:
             break
     rows.close()

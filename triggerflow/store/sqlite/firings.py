@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 _UNSTARTED = (
-    "SELECT f.id, f.changes, f.activity, a.cid, a.document, t.id, t.name, t.cid, t.spec,"
+    "SELECT f.id, f.changes, f.activity, a.cid, a.document, a.types, a.actors, a.source,"
+    " a.namespace, a.depth, t.id, t.name, t.cid, t.spec,"
     " t.options, c.state, f.outcome, f.attempts FROM firing f"
     " JOIN activity a ON a.seq = f.activity JOIN trigger_spec t ON t.id = f.trigger_spec"
     " LEFT JOIN trigger_spec c ON c.name = t.name AND c.state <> 'superseded'"
@@ -34,7 +35,7 @@ def unstarted(
     where = " AND f.outcome IN (SELECT value FROM json_each(?))"
     bound: list[Any] = [json.dumps(list(outcomes))]
     if activity is not None:
-        where += " AND f.activity = (SELECT seq FROM activity WHERE cid = ?)"
+        where += " AND f.activity IN (SELECT seq FROM activity WHERE cid = ?)"
         bound.append(activity)
     if trigger is not None:
         where += " AND f.trigger_spec IN (SELECT id FROM trigger_spec WHERE name = ?)"
@@ -89,6 +90,6 @@ def change(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     db.executemany(
         "UPDATE firing SET instance = ?2, outcome = ?3, error = ?4, registry = ?5, at = ?6,"
         " source = ?7, due = ?8, attempts = ?9, dead_letter = coalesce(dead_letter, ?10),"
-        " changes = changes + 1 WHERE id = ?1",
+        " earlier = ?11, changes = changes + 1 WHERE id = ?1",
         rows,
     )

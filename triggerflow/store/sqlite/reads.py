@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
-    FiringRecord,
     InboxRow,
     InstanceRecord,
     LogRecord,
@@ -79,32 +78,30 @@ def inbox_of(db: sqlite3.Connection, numbers: str) -> dict[int, list[InboxRow]]:
     return found
 
 
-def activity(db: sqlite3.Connection, cid: str) -> ActivityRecord | None:
+_ACTIVITY = (
+    "SELECT seq, cid, types, actors, document, received, namespace, source, depth,"
+    " received_digest FROM activity"
+)
+
+
+def activity(db: sqlite3.Connection, cid: str, namespace: str) -> ActivityRecord | None:
     """One activity by its CID."""
     row = db.execute(
-        "SELECT seq, cid, types, actors, document, received FROM activity WHERE cid = ?",
-        (cid,),
+        f"{_ACTIVITY} WHERE cid = ? AND namespace = ?", (cid, namespace)
     ).fetchone()
     return None if row is None else ActivityRecord(*row)
 
 
-def firings_of(db: sqlite3.Connection, cid: str) -> list[FiringRecord]:
-    """An activity's firings, in the order in which they were written."""
-    rows = db.execute(
-        "SELECT t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry, f.source,"
-        " f.due, f.attempts, f.dead_letter"
-        " FROM activity a JOIN firing f ON f.activity = a.seq"
-        " JOIN trigger_spec t ON t.id = f.trigger_spec WHERE a.cid = ? ORDER BY f.id",
-        (cid,),
-    )
-    return [FiringRecord(*row) for row in rows]
+def newest_activities(db: sqlite3.Connection, limit: int) -> list[ActivityRecord]:
+    """The last activities, the newest first."""
+    rows = db.execute(f"{_ACTIVITY} ORDER BY seq DESC LIMIT ?", (limit,))
+    return [ActivityRecord(*row) for row in rows]
 
 
 def activities(db: sqlite3.Connection, after: int, limit: int) -> list[ActivityRecord]:
     """Activities above a sequence number, in order."""
     rows = db.execute(
-        "SELECT seq, cid, types, actors, document, received FROM activity"
-        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        f"{_ACTIVITY} WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),
     )
     return [ActivityRecord(*row) for row in rows]
@@ -128,8 +125,9 @@ def searchable(value: object) -> str:
 def outbox(db: sqlite3.Connection, limit: int, after: int) -> list[OutboxRow]:
     """Deferred dispatches, oldest first."""
     rows = db.execute(
-        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec, t.options,"
-        " p.state FROM outbox o JOIN activity a ON a.seq = o.activity"
+        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec, a.types,"
+        " a.actors, a.source, a.namespace, a.depth, t.options, p.state FROM outbox o"
+        " JOIN activity a ON a.seq = o.activity"
         " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
         " LEFT JOIN trigger_past p ON p.trigger_spec = o.trigger_spec"
         " AND p.since <= o.registry AND p.until > o.registry"

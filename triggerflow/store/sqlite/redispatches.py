@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.operations import APPLIED, Outcome, Redispatch, Verdict
+from triggerflow.store.operations import Outcome, Redispatch, Verdict
 from triggerflow.store.sqlite import registry
-from triggerflow.store.sqlite.arrivals import Arrivals
+from triggerflow.store.sqlite.arrivals import Arrivals, Met
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from triggerflow.store.records import FiringRecord
 
 
 def redispatch(
@@ -19,32 +21,36 @@ def redispatch(
     """Decide and write redispatches; see `operations.Redispatch`."""
     generation = registry.generation(db)
     rows = Arrivals(db)
-    changed: set[int] = set()
+    done: dict[int, tuple[int, Met, FiringRecord]] = {}
     for index, op in items:
         if op.registry != generation:
             outcomes[index] = Outcome(Verdict.STALE)
-        elif op.firing in changed or not again(db, rows, op):
+            continue
+        found = None if op.firing in done else again(db, rows, op)
+        if found is None:
             outcomes[index] = Outcome(Verdict.GONE)
         else:
-            changed.add(op.firing)
-            outcomes[index] = APPLIED
-    rows.write()
+            done[op.firing] = (index, *found)
+    owners = rows.write()
+    for index, met, record in done.values():
+        outcomes[index] = Outcome(Verdict.APPLIED, firings=(record,), told=met.told(owners))
 
 
-def again(db: sqlite3.Connection, rows: Arrivals, op: Redispatch) -> bool:
-    """Gather what a firing becomes; False where it is no longer what was planned for."""
+def again(
+    db: sqlite3.Connection, rows: Arrivals, op: Redispatch
+) -> tuple[Met, FiringRecord] | None:
+    """Gather what a firing becomes; None where it is no longer what was planned for."""
     row = db.execute(
-        "SELECT f.activity, f.dead_letter, a.depth FROM firing f"
+        "SELECT f.activity, a.cid, a.depth, f.dead_letter FROM firing f"
         " JOIN activity a ON a.seq = f.activity"
         " WHERE f.id = ? AND f.changes = ? AND f.instance IS NULL",
         (op.firing, op.changes),
     ).fetchone()
     if row is None:
-        return False
-    seq, dead_letter, chain = row
+        return None
+    *about, dead_letter = row
     if dead_letter is not None:
         op.planned.dead_letter = None
-    rows.fire(
-        seq, op.planned, op.registry, op.at, chain=chain, source=op.source, over=op.firing
-    )
-    return True
+    met = Met(*about)
+    record = rows.fire(met, op.planned, op.registry, op.at, source=op.source, over=op.firing)
+    return None if record is None else (met, record)

@@ -52,7 +52,7 @@ def sync(db: sqlite3.Connection, triggers: Sequence[NewTrigger], now: float) -> 
         if each.name in states or each.meaning in states:
             # One of the same meaning is the same trigger under its old name: two would
             # start everything twice.
-            _supersede(db, each, number)
+            _supersede(db, each.name, each.meaning, number)
         db.execute(
             "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry,"
             " options) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -72,17 +72,25 @@ def _is(state: str) -> bool:
     return state != "superseded"
 
 
-def _supersede(db: sqlite3.Connection, each: NewTrigger, number: int) -> None:
+def _supersede(db: sqlite3.Connection, name: str, meaning: str | None, number: int) -> None:
     which = "(name = ? OR meaning = ?) AND state <> 'superseded'"
     db.execute(
         "INSERT INTO trigger_past (trigger_spec, since, until, state)"
         f" SELECT id, registry, ?, state FROM trigger_spec WHERE {which}",
-        (number, each.name, each.meaning),
+        (number, name, meaning),
     )
     db.execute(
         f"UPDATE trigger_spec SET state = 'superseded', retired = ? WHERE {which}",
-        (number, each.name, each.meaning),
+        (number, name, meaning),
     )
+
+
+def retire(db: sqlite3.Connection, name: str) -> bool:
+    """Make a trigger no longer current; see `Store.retire_trigger`."""
+    if known(db, name)[0] is None:
+        return False
+    _supersede(db, name, None, _next_generation(db))
+    return True
 
 
 def set_state(

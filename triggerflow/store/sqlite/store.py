@@ -11,13 +11,15 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from triggerflow.errors import StoreError
 from triggerflow.store.records import Pruned
 from triggerflow.store.sqlite import (
+    arrivals,
+    fired,
     listing,
     progress,
     reads,
@@ -34,7 +36,7 @@ from triggerflow.store.sqlite.transactions import Transactions
 from triggerflow.store.sqlite.triggers import Triggers
 
 if TYPE_CHECKING:
-    from triggerflow.store.operations import Batch, Outcome
+    from triggerflow.store.operations import Append, Batch, Outcome
     from triggerflow.store.records import (
         ActivityRecord,
         Counts,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         InboxRow,
         InstanceRecord,
         LogRecord,
+        NewTrigger,
         OutboxRow,
         Position,
         ProgressRecord,
@@ -159,6 +162,10 @@ class SqliteStore(Triggers):
     def commit(self, batch: Batch) -> list[Outcome]:
         """Carry out a batch in one transaction; see `Store.commit`."""
         return self._write(lambda db: carry_out(db, batch))
+
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """Carry out an append and take it back; see `Store.rehearse`."""
+        return self._write(lambda db: arrivals.rehearse(db, append, proposed), keep=False)
 
     def register_worker(
         self,
@@ -299,13 +306,38 @@ class SqliteStore(Triggers):
             return []
         return self._write(lambda db: _woken(db, worker))
 
-    def activity(self, cid: str) -> ActivityRecord | None:
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
         """See `Store.activity`."""
-        return self._read(lambda db: reads.activity(db, cid))
+        return self._read(lambda db: reads.activity(db, cid, namespace))
 
-    def firings(self, cid: str) -> list[FiringRecord]:
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """See `Store.newest_activities`."""
+        return self._read(lambda db: reads.newest_activities(db, limit))
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
         """See `Store.firings`."""
-        return self._read(lambda db: reads.firings_of(db, cid))
+        return self._read(lambda db: fired.firings_of(db, cid, namespace))
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """See `Store.fired`."""
+        return self._read(
+            lambda db: fired.fired(
+                db,
+                activity=activity,
+                trigger=trigger,
+                outcome=outcome,
+                after=after,
+                limit=limit,
+            )
+        )
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """See `Store.outbox`."""
@@ -359,13 +391,13 @@ class SqliteStore(Triggers):
 
     # --- the two connections
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _write(self, work: Callable[[sqlite3.Connection], T], *, keep: bool = True) -> T:
         with self._write_guard, self._lock().turn(), self._worded():
             db = self._writer()
             db.execute("BEGIN IMMEDIATE")
             try:
                 found = work(db)
-                db.execute("COMMIT")
+                db.execute("COMMIT" if keep else "ROLLBACK")
             except BaseException:
                 # A failed COMMIT may have ended the transaction already.
                 if db.in_transaction:

@@ -40,6 +40,10 @@ class Triggers(ABC):
         """Make triggers current; see `Store.sync_triggers`."""
         return self._write(lambda db: registry.sync(db, triggers, now))
 
+    def retire_trigger(self, name: str) -> bool:
+        """See `Store.retire_trigger`."""
+        return self._write(lambda db: registry.retire(db, name))
+
     def set_trigger_state(
         self, name: str, state: str, *, now: float, catch_up: bool | None = None
     ) -> int | None:

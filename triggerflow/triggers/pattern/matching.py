@@ -1,0 +1,79 @@
+"""Closures: what a pattern becomes when the first document meets it.
+
+Arrays are crushed, at any depth: a leaf holds if any element does. They are *consistent*: two
+fields below one array must hold in the same element of it. The closures recurse through the
+elements, which gives both without bookkeeping: every node of the document is looked at by
+the one pattern node with its path, so that a match costs at most one walk over the document
+for each combination of ``$or`` branches. Conjunctions in which a field may be absent are
+`absence`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from triggerflow.triggers.pattern.absence import absence_test
+from triggerflow.triggers.pattern.alternatives import groups, tree_of
+from triggerflow.triggers.pattern.leaves import any_of, crushed, leaf_test
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from triggerflow.triggers.pattern.alternatives import Tree
+    from triggerflow.triggers.pattern.conditions import Conditions
+    from triggerflow.triggers.pattern.leaves import Test
+
+
+def document_test(conditions: Conditions) -> Test:
+    """Hold for a document, an object, that meets the conditions."""
+    tests: list[Test] = []
+    fields: list[tuple[str, Test]] = []
+    for alternatives in groups(conditions):
+        built = []
+        for leaves in alternatives:
+            tree = tree_of(leaves)
+            if any(leaf.may_be_absent for leaf in leaves):
+                built.append(absence_test(tree))
+            elif len(alternatives) == 1:
+                fields += _fields(tree)
+            else:
+                built.append(_all_of(_fields(tree)))
+        if len(built) == 1:
+            tests.append(built[0])
+        elif built:
+            tests.append(any_of(tuple(built)))
+    first = _all_of(fields)
+    if not tests:
+        return first
+    rest = tuple(tests)
+    return lambda document: first(document) and all(test(document) for test in rest)
+
+
+def _fields(tree: Tree) -> list[tuple[str, Test]]:
+    return [
+        (key, _all_of(_fields(node)) if isinstance(node, dict) else leaf_test(node))
+        for key, node in tree.items()
+    ]
+
+
+def _all_of(pairs: Iterable[tuple[str, Test]]) -> Test:
+    """Hold for an object in which every field holds, or an array with one such element."""
+    fields = tuple(pairs)
+
+    def fits(element: Any) -> bool:
+        if type(element) is not dict:
+            return False
+        for key, test in fields:  # noqa: SIM110 - the same, for each field
+            if key not in element or not test(element[key]):
+                return False
+        return True
+
+    def holds(value: Any) -> bool:
+        if type(value) is not list:
+            return fits(value)
+        for element in crushed(value):  # noqa: SIM110 - a generator costs a frame a level
+            if fits(element):
+                return True
+        return False
+
+    return holds

@@ -9,10 +9,12 @@ from typing import Any
 import attrs
 import pytest
 
+from triggerflow.store.operations import Batch
 from triggerflow.store.sqlite import (
     MemoryStore,
     SqliteStore,
     arrivals,
+    firing,
     schema,
     transactions,
     turns,
@@ -136,6 +138,8 @@ CID = (
 )
 FIRED = "SELECT trigger_spec FROM firing WHERE activity"
 ANSWERED = "SELECT kind FROM inbox"
+DEDUPED = "FROM dedup WHERE scope = ? AND key"
+HELD = "SELECT i.public_id, g.input, g.digest FROM instance i"
 KNOWN = "SELECT cid, namespace, seq FROM activity WHERE cid IN"
 
 GUARDS: dict[str, tuple[Sabotage, str]] = {
@@ -204,6 +208,18 @@ GUARDS: dict[str, tuple[Sabotage, str]] = {
     "the commit by hand": (
         lambda patch: patch.setattr(transactions, "refusal", lambda *_: None),
         "transaction_is_not_ended_by_hand",
+    ),
+    "the dedup key": (blind_to(DEDUPED), "dedup_key_fires_once"),
+    "the window of a dedup key": (
+        lambda patch: patch.setattr(firing, "counts", lambda *_: True),
+        "dedup_window_ends",
+    ),
+    "the business key of a firing": (blind_to(HELD), "started_key_is_held"),
+    "the rollback of a rehearsal": (
+        lambda patch: patch.setattr(
+            SqliteStore, "rehearse", lambda self, op, more=(): self.commit(Batch([op], 0.0))[0]
+        ),
+        "rehearsal_writes_nothing",
     ),
     "the registry generation": (
         lambda patch: patch.setattr(arrivals, "registry", lambda _: 1),

@@ -64,7 +64,7 @@ def decide(
             "SELECT activity, instance, until FROM dedup WHERE scope = ? AND key = ?",
             (planned.once.scope, planned.once.key),
         ).fetchone()
-        if row is not None and (row[2] is None or at < row[2]):
+        if row is not None and counts(row[2], at):
             return Decision("deduped", None, row[1], row[0])
     if planned.letter is not None:
         return _addressed(db, planned.letter, planned.outcome, keys, numbers)
@@ -77,6 +77,11 @@ def decide(
     if rival[1]:
         return Decision("deduped", None, rival[0])
     return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival[0])))
+
+
+def counts(until: float | None, at: float) -> bool:
+    """Whether a dedup key that fired counts still."""
+    return until is None or at < until
 
 
 def _addressed(

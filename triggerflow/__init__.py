@@ -71,13 +71,13 @@ if _TYPE_CHECKING:
     from triggerflow.engine.patches import Patch as Patch
     from triggerflow.engine.statistics import Statistics as Statistics
     from triggerflow.engine.views import Appended as Appended
-    from triggerflow.engine.views import Backfill as Backfill
     from triggerflow.engine.views import Firing as Firing
     from triggerflow.engine.views import Instance as Instance
     from triggerflow.engine.views import Progress as Progress
-    from triggerflow.engine.views import Redispatched as Redispatched
     from triggerflow.engine.views import Rejected as Rejected
     from triggerflow.engine.views import Task as Task
+    from triggerflow.engine.walks import Backfill as Backfill
+    from triggerflow.engine.walks import Redispatched as Redispatched
     from triggerflow.errors import ActivityRejected as ActivityRejected
     from triggerflow.errors import AttemptOver as AttemptOver
     from triggerflow.errors import ChildFailed as ChildFailed
@@ -171,14 +171,13 @@ _HOMES = {
     "triggerflow.engine.statistics": ("Statistics",),
     "triggerflow.engine.views": (
         "Appended",
-        "Backfill",
         "Firing",
         "Instance",
         "Progress",
-        "Redispatched",
         "Rejected",
         "Task",
     ),
+    "triggerflow.engine.walks": ("Backfill", "Redispatched"),
     "triggerflow.errors": (
         "ActivityRejected",
         "AttemptOver",

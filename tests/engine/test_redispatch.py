@@ -450,3 +450,30 @@ def test_a_crash_anywhere_between_retries(new_app, make_store):
         make_store,
     )
     assert report.end == ("failed", 3, 2, ["guard moody@1 raised ValueError: no 0"])
+
+
+def test_retries_that_others_must_do_hide_none(new_app, live):
+    """A hundred due ones whose guard isn't here, and behind them one whose guard is."""
+    store, mood, mine = MemoryStore(), Moody(), Moody(1)
+    policy = tf.RetryPolicy(9, initial=10, jitter=0)
+
+    async def fail(engine):
+        await engine.append_many([act(n) for n in range(120)])
+
+    live(define(new_app(store), mood, retry=policy), fail, work=False)
+    app = new_app(store)
+
+    @app.flow
+    def numbered(activity):
+        yield tf.now()
+        return activity["n"]
+
+    guard = tf.Guard("mine", 1, mine.guard)
+    app.trigger("mine", on="Like", start=numbered, guard=guard, retry=policy)
+
+    async def scenario(engine):
+        await engine.append(act(7, "Like"))
+        await trio.sleep(100)
+        return await results(engine)
+
+    assert live(app, scenario) == [7]

@@ -15,7 +15,7 @@ from triggerflow.cli.session import Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from triggerflow.client import Client
-    from triggerflow.engine.views import Backfill
+    from triggerflow.engine.walks import Backfill
 
 _LOOK: Final = 0.2
 
@@ -180,7 +180,7 @@ def backfills(ctx: click.Context, session: Session, as_json: bool) -> None:
     """List backfills, and what takes up or drops the firings of a pause."""
     if ctx.invoked_subcommand is not None:
         return
-    from triggerflow.engine.views import Backfill
+    from triggerflow.engine.walks import Backfill
 
     with session.asking() as store:
         found = [Backfill.of(each) for each in store.backfills()]

@@ -132,9 +132,7 @@ class Arrivals:
         self._registry = -1
         self._known = Known()
         # Specs that are met one firing at a time.
-        self._once = lru_cache(_KEPT)(
-            lambda spec, options: read_trigger(spec, self._guards, options)
-        )
+        self._once = lru_cache(_KEPT)(self._one)
 
     def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
         """Plan with these triggers from now on."""
@@ -156,13 +154,15 @@ class Arrivals:
         """The trigger of a name, unless it is draining, or can't be read here."""
         return self._known.index.get(name)
 
-    def one(self, spec: bytes, options: bytes | None) -> Trigger:
-        """A stored trigger, from a few that are kept.
-
-        Raises:
-            TriggerflowError: it can't be read here.
-        """
+    def one(self, spec: bytes, options: bytes | None) -> Trigger | None:
+        """A stored trigger, from a few that are kept; None if it can't be read here."""
         return self._once(spec, options)
+
+    def _one(self, spec: bytes, options: bytes | None) -> Trigger | None:
+        try:
+            return read_trigger(spec, self._guards, options)
+        except TriggerflowError:
+            return None
 
     @property
     def index(self) -> TriggerIndex:
@@ -379,9 +379,8 @@ class Arrivals:
                 cid: state for cid, state in arrival.known.held.items() if state == "skipped"
             }
         else:
-            try:
-                trigger = self._once(row.spec, row.options)
-            except TriggerflowError:
+            trigger = self._once(row.spec, row.options)
+            if trigger is None:
                 # For a worker that can read it.
                 return False
             if trigger.guard is not None and trigger.guard.fn is None:

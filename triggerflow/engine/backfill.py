@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from triggerflow.store.history import BackfillRecord, Unstarted
     from triggerflow.store.operations import Outcome
     from triggerflow.store.protocol import Store
-    from triggerflow.triggers import Trigger
 
 log: Final = logging.getLogger("triggerflow")
 
@@ -144,7 +144,8 @@ class Backfills:
 
     async def _round(self) -> bool:
         """Do what is due, and a page of each walk; whether there may be more to do."""
-        more = await self._try_again()
+        await self._try_again()
+        more = False
         for record in await self._reader.ask(lambda: self._store.backfills(open_only=True)):
             if record.state != "running" or not await self._is_ours(record):
                 continue
@@ -167,15 +168,20 @@ class Backfills:
 
     # --- dispatches that failed and are due again
 
-    async def _try_again(self) -> bool:
+    async def _try_again(self) -> None:
         now = self._clock.now()
-        rows = await self._reader.ask(lambda: self._store.due_dispatches(now, _FIRINGS))
-        counts = await self._redispatcher.carry_out(rows, "retry") if rows else {}
-        if counts.get("started") or counts.get("failed"):
-            self._started()
+        after: tuple[float, int] | None = (0.0, 0)
+        while after is not None:
+            # Page by page: those that another worker must do, who has their guard's code, don't
+            # hide the others.
+            read = partial(self._store.due_dispatches, now, after=after, limit=_FIRINGS)
+            rows = await self._reader.ask(read)
+            if rows:
+                counts = await self._redispatcher.carry_out(rows, "retry")
+                if counts["started"] or counts["failed"]:
+                    self._started()
+            after = (rows[-1].due or 0.0, rows[-1].id) if len(rows) == _FIRINGS else None
         self._due = await self._reader.ask(lambda: self._store.next_dispatch(now))
-        # Those whose guard's code isn't here are for another worker.
-        return len(rows) == _FIRINGS and sum(counts.values()) > counts.get("unknown_guard", 0)
 
     # --- walks
 
@@ -195,14 +201,15 @@ class Backfills:
             return False
         if record.current not in ("active", None):
             return False
-        trigger = self._trigger_of(record)
+        if record.spec is None:
+            # Where its name has no trigger any more, or none that can be read, whoever comes.
+            trigger = self._arrivals.named(record.trigger)
+        else:
+            trigger = self._arrivals.one(record.spec, record.options)
+            if trigger is None:
+                return False
         guard = None if trigger is None else trigger.guard
         return guard is None or guard.fn is not None
-
-    def _trigger_of(self, record: BackfillRecord) -> Trigger | None:
-        if record.spec is None:
-            return self._arrivals.named(record.trigger)
-        return self._arrivals.one(record.spec, record.options)
 
     async def _page(self, record: BackfillRecord) -> bool:
         """Move on by one commit; whether there may be more to do."""
@@ -224,6 +231,7 @@ class Backfills:
             record.id, record.cursor, record.cursor, self._arrivals.registry, self._clock.now()
         )
         trigger = self._arrivals.one(record.spec or b"", record.options)
+        assert trigger is not None
         began = trio.current_time()
         while found.to < (record.span.last or 0):
             page = await self._history.page(trigger, record.span, found.to)
@@ -263,7 +271,7 @@ class Backfills:
             registry,
             now,
             looked=len(rows),
-            known=left["paused"],
+            known=left["paused"] + left["unreadable"],
             removed=left["removed"],
             again=tuple(again),
             done=not rows,

@@ -59,7 +59,7 @@ class Redispatcher:
         Returns:
             What to write, and how many stay as they are, by the reason: ``paused`` (their
             trigger is), ``removed`` (their document is), ``unknown_guard`` (this process
-            lacks its code).
+            lacks its code), ``unreadable`` (their trigger is, here).
         """
         now, registry = self._clock.now(), self._arrivals.registry
         found: list[Redispatch] = []
@@ -80,8 +80,11 @@ class Redispatcher:
                     write(row, _stays(row, "failed", "its activity's document was removed"))
                 else:
                     left["removed"] += 1
+            elif (trigger := self._arrivals.one(row.spec, row.options)) is None:
+                left["unreadable"] += 1
             else:
-                todo.append((row, self._met(row, row.document, source)))
+                attempts = row.attempts + 1 if source == "retry" else 1
+                todo.append((row, Met(activity_of(row), row.document, (trigger,), attempts)))
         firings = await self._arrivals.planned([met for _, met in todo], now=now)
         for (row, _), planned in zip(todo, firings, strict=True):
             if not planned:
@@ -94,14 +97,6 @@ class Redispatcher:
             else:
                 left["unknown_guard"] += 1
         return found, left
-
-    def _met(self, row: Unstarted, document: bytes, source: str) -> Met:
-        return Met(
-            activity_of(row),
-            document,
-            (self._arrivals.one(row.spec, row.options),),
-            row.attempts + 1 if source == "retry" else 1,
-        )
 
     async def carry_out(
         self, rows: Sequence[Unstarted], source: str, *, dry_run: bool = False

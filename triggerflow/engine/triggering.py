@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.engine.redispatch import AGAIN, ERRORS
 from triggerflow.engine.starting import Starting
-from triggerflow.engine.views import Backfill, Redispatched
+from triggerflow.engine.walks import Backfill, Redispatched
 from triggerflow.errors import DefinitionError, UnknownTrigger
 from triggerflow.store.history import Span
 from triggerflow.store.operations import DOES

@@ -27,6 +27,7 @@ class Unstarted:
             once retention took it.
         number, trigger, trigger_cid, spec, options: its trigger, which may be superseded.
         state: that of the present trigger of this name, or None where there is none.
+        due: when its dispatch is tried again, or None.
     """
 
     id: int
@@ -47,6 +48,7 @@ class Unstarted:
     state: str | None
     outcome: str
     attempts: int
+    due: float | None = None
 
     @property
     def cursor(self) -> tuple[int, int]:
@@ -84,7 +86,7 @@ class BackfillRecord:
         looked: how many activities were looked at; firings, where it takes up or drops them.
         fired: how many firings it wrote that start something.
         unstarted: how many that don't: errors above all.
-        known: how many had fired before, or were changed meanwhile.
+        known: how many had fired before, were changed meanwhile, or stay as they are.
         removed: how many whose documents retention had taken.
         owner: the worker that goes through it, while that is there.
         created, moved, ended: when, in seconds since the epoch.

@@ -260,8 +260,15 @@ class Store(Protocol):
         """
         ...
 
-    def due_dispatches(self, now: float, limit: int = 100) -> list[Unstarted]:
-        """Firings whose dispatch is to be tried again by now, the longest due first."""
+    def due_dispatches(
+        self, now: float, *, after: tuple[float, int] = (0.0, 0), limit: int = 100
+    ) -> list[Unstarted]:
+        """A page of firings whose dispatch is to be tried again by now, the longest due first.
+
+        Args:
+            after: `due` and `id` of the last one of the page before.
+            limit: how many at most.
+        """
         ...
 
     def next_dispatch(self, after: float) -> float | None:

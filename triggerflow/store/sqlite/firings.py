@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _UNSTARTED = (
     "SELECT f.id, f.changes, f.activity, a.cid, a.document, a.types, a.actors, a.source,"
     " a.namespace, a.depth, t.id, t.name, t.cid, t.spec,"
-    " t.options, c.state, f.outcome, f.attempts FROM firing f"
+    " t.options, c.state, f.outcome, f.attempts, f.due FROM firing f"
     " JOIN activity a ON a.seq = f.activity JOIN trigger_spec t ON t.id = f.trigger_spec"
     " LEFT JOIN trigger_spec c ON c.name = t.name AND c.state <> 'superseded'"
     " WHERE f.instance IS NULL"
@@ -51,11 +51,14 @@ def unstarted(
     return [Unstarted(*row) for row in rows]
 
 
-def due(db: sqlite3.Connection, now: float, limit: int) -> list[Unstarted]:
-    """Firings whose dispatch is to be tried again by now, the longest due first."""
+def due(
+    db: sqlite3.Connection, now: float, after: tuple[float, int], limit: int
+) -> list[Unstarted]:
+    """A page of firings that are to be dispatched again; see `Store.due_dispatches`."""
     rows = db.execute(
-        f"{_UNSTARTED} AND f.due IS NOT NULL AND f.due <= ? ORDER BY f.due LIMIT ?",
-        (now, limit),
+        f"{_UNSTARTED} AND f.due IS NOT NULL AND f.due <= ? AND (f.due, f.id) > (?, ?)"
+        " ORDER BY f.due, f.id LIMIT ?",
+        (now, *after, limit),
     )
     return [Unstarted(*row) for row in rows]
 

@@ -108,9 +108,11 @@ class Triggers(ABC):
             )
         )
 
-    def due_dispatches(self, now: float, limit: int = 100) -> list[Unstarted]:
+    def due_dispatches(
+        self, now: float, *, after: tuple[float, int] = (0.0, 0), limit: int = 100
+    ) -> list[Unstarted]:
         """See `Store.due_dispatches`."""
-        return self._read(lambda db: firings.due(db, now, limit))
+        return self._read(lambda db: firings.due(db, now, after, limit))
 
     def next_dispatch(self, after: float) -> float | None:
         """See `Store.next_dispatch`."""

@@ -161,6 +161,9 @@ def dispatches_that_are_due(w: Bench) -> None:
     same("next", w.store.next_dispatch(w.now), w.now + 10)
     found = w.store.due_dispatches(w.now + 20)
     same("due", [each.cid for each in found], ["cid-y", "cid-x"])
+    last = found[0]
+    rest = w.store.due_dispatches(w.now + 20, after=(last.due or 0, last.id), limit=1)
+    same("page", [each.cid for each in rest], ["cid-x"])
     same("after", w.store.next_dispatch(w.now + 20), w.now + 30)
     plan = Redispatch(found[0].id, 0, w.fires("a", "i1"), registry, w.now, "retry")
     same("retry", w.ask(plan).verdict, APPLIED)

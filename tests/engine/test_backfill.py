@@ -544,3 +544,38 @@ def test_rest_under_live_traffic(new_app, live, small, monkeypatch):
         return set(quiet), max(rests)
 
     assert live(define(new_app(store)), scenario) == ({0.0}, 4.0)
+
+
+def test_a_draining_worker_begins_no_page(new_app, live, small):
+    """From the drain's first moment on the cursor stands; the next worker goes on."""
+    store = MemoryStore()
+    old(new_app, live, store)
+    app = new_app(store)
+
+    @app.flow
+    def numbered(activity):
+        yield tf.call(trio.sleep, 50)
+        return activity["n"]
+
+    app.trigger("t", on="Follow", start=numbered)
+
+    async def stop(engine):
+        walk = await engine.backfill("t")
+        while (await engine.get_backfill(walk.id)).cursor < 4:
+            await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: engine.drain(timeout=100))
+            await trio.sleep(1)
+            early = (await engine.get_backfill(walk.id)).cursor
+            await trio.sleep(40)
+            assert (await engine.get_backfill(walk.id)).cursor == early
+        return early
+
+    assert 4 <= live(app, stop) < 10
+
+    async def go_on(engine):
+        await engine.run_until_idle()
+        await trio.sleep(100)
+        return sorted(await results(engine))
+
+    assert live(app, go_on) == [1, 3, 5, 7, 9]

@@ -66,6 +66,7 @@ class Backfills:
         clock: Clock,
         backlog: Backlog,
         full: Callable[[], bool],
+        draining: Callable[[], bool],
         started: Callable[[], None],
         begun: Callable[[Outcome], None],
         rested: Callable[[], None],
@@ -73,6 +74,7 @@ class Backfills:
         """
         Args:
             full: whether this worker owns as many instances as it may.
+            draining: whether it is about to stop, and begins nothing more.
             started: called when something was started that a worker must claim.
             begun: called with each outcome, which has whom it told something.
             rested: called when there is nothing to do for now.
@@ -86,6 +88,7 @@ class Backfills:
         self._clock = clock
         self._backlog = backlog
         self._full = full
+        self._draining = draining
         self._started = started
         self._begun = begun
         self._rested = rested
@@ -144,11 +147,15 @@ class Backfills:
 
     async def _round(self) -> bool:
         """Do what is due, and a page of each walk; whether there may be more to do."""
+        if self._draining():
+            return False
         await self._try_again()
         more = False
         for record in await self._reader.ask(lambda: self._store.backfills(open_only=True)):
             if record.state != "running" or not await self._is_ours(record):
                 continue
+            if self._draining():
+                return False
             if self._full():
                 await trio.sleep(_CROWDED)
                 return True

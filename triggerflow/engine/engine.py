@@ -169,6 +169,7 @@ class Engine(Triggering):
                 clock=self._clock,
                 backlog=self._backlog,
                 full=lambda: self._keeper is not None and self._keeper.full,
+                draining=lambda: self._executor is not None and self._executor.draining,
                 started=self._work_came,
                 begun=self._begun,
                 rested=lambda: self._tell(Keeper.look_again),

@@ -11,7 +11,7 @@ import click
 
 from triggerflow.cli.documents import beside, beside_options, numbered, opened, parsed
 from triggerflow.cli.loading import Refused
-from triggerflow.cli.render import Cell, count, cut, dim, note, print_json, print_table
+from triggerflow.cli.render import Cell, count, cut, dim, print_json, print_table
 from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
 
 if TYPE_CHECKING:
@@ -201,7 +201,9 @@ def _say(subject: _Subject, found: Explanation, *, everything: bool) -> None:
     standing = "not appended" if found.seq is None else f"appended as seq {found.seq}"
     place = "" if subject.place.startswith("seq") else subject.place
     head = click.style(cut(", ".join(found.types), 80), bold=True)
-    tail = "  ".join(filter(None, [f"{found.cid[:8]}…{found.cid[-6:]}", standing, place]))
+    space = f"in {found.namespace}" if found.namespace else ""
+    parts = [f"{found.cid[:8]}…{found.cid[-6:]}", standing, space, place]
+    tail = "  ".join(filter(None, parts))
     click.echo(f"{head}  by {cut(', '.join(found.actors), 100)}  {_dimmed(tail)}")
     listed = [
         each
@@ -275,6 +277,7 @@ def _say_sums(shown: list[Explanation]) -> None:
         f"{met:,} of them with a firing; by trigger:",
         bold=True,
     )
+    silent = {name for name, each in sums.items() if not each.keys() - set(_COMMON)}
     rows = sorted(sums.items(), key=lambda item: _rank(item[1]))
     print_table(
         ("trigger", "fires", "not, because of"),
@@ -285,12 +288,13 @@ def _say_sums(shown: list[Explanation]) -> None:
                 dim(", ".join(f"{what} {number:,}" for what, number in _misses(sums))),
             )
             for name, sums in rows
+            if name not in silent
         ],
         right=[1],
     )
-    silent = [name for name, sums in rows if not _firing(sums)]
     if silent:
-        note(f"{count(len(silent), 'trigger')} met none of them")
+        verb = "is" if len(silent) == 1 else "are"
+        click.echo(_dimmed(f"{count(len(silent), 'trigger')} {verb} on none of these types"))
 
 
 def _misses(sums: Counter[str]) -> list[tuple[str, int]]:

@@ -246,6 +246,7 @@ def _conditions(spec: dict[str, Any]) -> str:
 def _nearest(name: str, names: list[str]) -> str:
     import difflib
 
+    names = list(dict.fromkeys(names))
     close = difflib.get_close_matches(name, names, n=3)
     if close:
         return f"did you mean {', '.join(close)}?"

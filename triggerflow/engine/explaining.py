@@ -16,7 +16,7 @@ import attrs
 from triggerflow.core.activity import Activity
 from triggerflow.core.codec import decode_document
 from triggerflow.errors import UnknownActivity
-from triggerflow.pipeline.known import overlaid, read_triggers
+from triggerflow.pipeline.known import Known, overlaid, read_triggers
 from triggerflow.pipeline.reasons import Reason, guard_said_no, why_not
 from triggerflow.store.operations import Verdict
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from triggerflow.core.envelopes import Incoming
     from triggerflow.engine.arrivals import Arrivals
     from triggerflow.engine.committer import Committer
-    from triggerflow.pipeline.known import Known
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import ActivityRecord, FiringRecord, NewTrigger
     from triggerflow.triggers import Trigger
@@ -97,6 +96,8 @@ class Explaining:
         self._committer = committer
         self._arrivals = arrivals
         self._proposed = proposed
+        self._known = Known()
+        self._registry = -1
 
     async def document(self, incoming: Incoming) -> Explanation:
         """Explain a document as if it were appended now, or as it was."""
@@ -131,17 +132,19 @@ class Explaining:
         self, activity: Activity, document: bytes, record: ActivityRecord | None
     ) -> Explanation:
         while True:
-            registry, records = await self._committer.run(self._store.registry)
-            known = read_triggers(
-                overlaid(records, self._proposed), self._arrivals.guards, tell=False
-            )
+            known = self._known
             planned, append = await self._arrivals.rehearsed(activity, document, known)
-            append.registry = registry
+            append.registry = self._registry
             outcome = await self._committer.run(
                 partial(self._store.rehearse, append, self._proposed)
             )
             if outcome.verdict is not Verdict.STALE:
                 break
+            registry, records = await self._committer.run(self._store.registry)
+            self._known = read_triggers(
+                overlaid(records, self._proposed), self._arrivals.guards, tell=False
+            )
+            self._registry = registry
         deferred = {each.trigger_cid for each in planned if each.outcome == "deferred"}
         firings = {each.trigger_cid: each for each in outcome.firings or ()}
         waits = outcome.firings is None

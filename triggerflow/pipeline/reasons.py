@@ -86,7 +86,7 @@ def _one_slip(wanted: str, found: str) -> bool:
     if wanted == found:
         return True
     short, long = sorted((wanted, found), key=len)
-    if len(short) < _LONG_ENOUGH or len(long) - len(short) > 1:
+    if len(long) < _LONG_ENOUGH or len(long) - len(short) > 1:
         return False
     at = next((n for n, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), None)
     if at is None:

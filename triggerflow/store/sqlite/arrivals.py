@@ -185,9 +185,10 @@ class Arrivals:
         )
 
     def _cid(self, seq: int) -> str:
-        for row in self.activities:
-            if row[0] == seq:
-                return str(row[1])
+        # This batch's own are numbered one after the other.
+        at = seq - self.activities[0][0] if self.activities else -1
+        if at >= 0:
+            return str(self.activities[at][1])
         (cid,) = self.db.execute("SELECT cid FROM activity WHERE seq = ?", (seq,)).fetchone()
         return str(cid)
 

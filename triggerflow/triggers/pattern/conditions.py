@@ -130,7 +130,7 @@ class Leaf:
     @property
     def may_be_absent(self) -> bool:
         """Whether the field may hold without a value: no index can file it under one."""
-        return Absent() in self.any_of
+        return any(type(operator) is Absent for operator in self.any_of)
 
 
 @attrs.frozen

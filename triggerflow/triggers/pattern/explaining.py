@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 
     from triggerflow.triggers.pattern.conditions import KeyPath, Leaf, Operator
 
+    Place: TypeAlias = "tuple[str | int, ...]"
+
 _SHOWN: Final = 5
 _WIDTH: Final = 60
-# How many values, objects and keys are looked at for one explanation.
+# How many values, objects and keys are looked at for one explanation, and how deep.
 _LOOKED_AT: Final = 1000
+_DEEPEST: Final = 400
 _BRANCHES: Final = 3
 _DEEPEST_BRANCH: Final = 3
 
@@ -64,7 +67,7 @@ class Mismatch:
         path: the field, as errors name it: ``match.object.type``; for a ``$or`` its own path.
         expected: the field's operators as text, one of which had to hold; cut after a few.
         seen: what is there instead, a few of it; empty when the field is absent.
-        missing: the first key on the way that the document lacks; None when there is one.
+        missing: the first key on the way that the document lacks, cut; None when all are there.
         near: keys that are there and spelt nearly like the missing one.
         apart: whether the field would hold alone: no single array element (or, for a ``$or``,
             no combination of branches) has it together with the fields before it.
@@ -88,7 +91,7 @@ class Mismatch:
         elif self.seen:
             found = "found " + ", ".join(f"{seen.value} at {seen.at}" for seen in self.seen)
         else:
-            found = f"{_cut(json.dumps(self.missing))} is absent" if self.missing else "absent"
+            found = f"{_quoted(self.missing)} is absent" if self.missing else "absent"
             if self.near:
                 found += f", did you mean {' or '.join(map(_quoted, self.near))}?"
         return f"{self.path}: expected {wanted}, {found}"
@@ -176,12 +179,12 @@ def _leaf(leaf: Leaf, document: dict[str, Any]) -> Mismatch:
     path, expected = path_text(leaf.path), _expected(leaf)
     seen = tuple(
         Seen(_cut(str(Path(parts))), _value(value))
-        for parts, value in itertools.islice(_at(document, leaf.path, ()), _SHOWN)
+        for parts, value in itertools.islice(_at(document, leaf.path), _SHOWN)
     )
     if seen:
         return Mismatch(path, expected, seen)
     for length in range(1, len(leaf.path) + 1):
-        above = list(itertools.islice(_at(document, leaf.path[: length - 1], ()), _LOOKED_AT))
+        above = list(itertools.islice(_at(document, leaf.path[: length - 1]), _LOOKED_AT))
         objects = [value for _, value in above if type(value) is dict]
         if not objects:
             seen = tuple(
@@ -190,23 +193,36 @@ def _leaf(leaf: Leaf, document: dict[str, Any]) -> Mismatch:
             return Mismatch(path, expected, seen)
         key = leaf.path[length - 1]
         if not any(key in each for each in objects):
-            return Mismatch(path, expected, missing=key, near=_near(key, objects))
+            return Mismatch(path, expected, missing=_cut(key), near=_near(key, objects))
     return Mismatch(path, expected)
 
 
-def _at(
-    value: Any, path: KeyPath, parts: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yield what stands at this path, through all arrays, each with where it stands."""
-    if type(value) is list and value:
-        # not deeper than a document nests, and each level yields or looks at few
-        if len(parts) < 2 * _LOOKED_AT:
-            for at, inner in enumerate(value[:_LOOKED_AT]):
-                yield from _at(inner, path, (*parts, at))
-    elif not path:
-        yield parts, value
-    elif type(value) is dict and path[0] in value:
-        yield from _at(value[path[0]], path[1:], (*parts, path[0]))
+def _at(document: dict[str, Any], path: KeyPath) -> Iterator[tuple[Place, Any]]:
+    """Yield what stands at this path, through all arrays, each with where it stands.
+
+    It looks at a bounded number of values, and no deeper than documents nest.
+    """
+    first: tuple[Place, int, Any] = ((), 0, document)
+    open_places: list[Iterator[tuple[Place, int, Any]]] = [iter([first])]
+    for _ in range(_LOOKED_AT):
+        while (step := next(open_places[-1], None)) is None:
+            open_places.pop()
+            if not open_places:
+                return
+        parts, taken, value = step
+        if type(value) is list and value:
+            if len(parts) < _DEEPEST:
+                open_places.append(_elements(parts, taken, value))
+        elif taken == len(path):
+            yield parts, value
+        elif type(value) is dict and path[taken] in value:
+            key = path[taken]
+            open_places.append(iter([((*parts, key), taken + 1, value[key])]))
+
+
+def _elements(parts: Place, taken: int, array: list[Any]) -> Iterator[tuple[Place, int, Any]]:
+    for at, inner in enumerate(array):
+        yield (*parts, at), taken, inner
 
 
 def _near(key: str, objects: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _forms(text: str) -> tuple[tuple[str, ...], ...]:
+def forms_of(text: str) -> tuple[tuple[str, ...], ...]:
     """For each character its forms. No form begins or ends like another one of the same
     character, so that taking the first that fits is right.
     """
@@ -42,7 +42,7 @@ def equals_ignoring_case(text: str) -> Callable[[Any], bool]:
             )
 
         return holds
-    forms = _forms(text)
+    forms = forms_of(text)
     return lambda value: type(value) is str and _forward(value, forms) == len(value)
 
 
@@ -51,7 +51,7 @@ def begins_ignoring_case(text: str) -> Callable[[Any], bool]:
     if text.isascii():
         equals, length = equals_ignoring_case(text), len(text)
         return lambda value: type(value) is str and equals(value[:length])
-    forms = _forms(text)
+    forms = forms_of(text)
     return lambda value: type(value) is str and _forward(value, forms) >= 0
 
 
@@ -62,7 +62,7 @@ def ends_ignoring_case(text: str) -> Callable[[Any], bool]:
         return lambda value: (
             type(value) is str and equals(value[len(value) - length :] if length else "")
         )
-    forms = _forms(text)[::-1]
+    forms = forms_of(text)[::-1]
     return lambda value: type(value) is str and _backward(value, forms)
 
 

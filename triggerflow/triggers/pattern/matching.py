@@ -20,33 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from triggerflow.triggers.pattern.alternatives import Tree
-    from triggerflow.triggers.pattern.conditions import Conditions
+    from triggerflow.triggers.pattern.conditions import Conditions, Leaf
     from triggerflow.triggers.pattern.leaves import Test
 
 
 def document_test(conditions: Conditions) -> Test:
     """Hold for a document, an object, that meets the conditions."""
-    tests: list[Test] = []
     fields: list[tuple[str, Test]] = []
+    tests: list[Test] = []
     for alternatives in groups(conditions):
-        built = []
-        for leaves in alternatives:
-            tree = tree_of(leaves)
-            if any(leaf.may_be_absent for leaf in leaves):
-                built.append(absence_test(tree))
-            elif len(alternatives) == 1:
-                fields += _fields(tree)
-            else:
-                built.append(_all_of(_fields(tree)))
-        if len(built) == 1:
-            tests.append(built[0])
-        elif built:
-            tests.append(any_of(tuple(built)))
-    first = _all_of(fields)
+        if len(alternatives) == 1 and not _may_lack(alternatives[0]):
+            fields += _fields(tree_of(alternatives[0]))
+        else:
+            tests.append(any_of(tuple(map(_conjunction, alternatives))))
     if not tests:
-        return first
-    rest = tuple(tests)
+        return _all_of(fields)
+    first, rest = _all_of(fields), tuple(tests)
     return lambda document: first(document) and all(test(document) for test in rest)
+
+
+def _conjunction(leaves: tuple[Leaf, ...]) -> Test:
+    tree = tree_of(leaves)
+    return absence_test(tree) if _may_lack(leaves) else _all_of(_fields(tree))
+
+
+def _may_lack(leaves: tuple[Leaf, ...]) -> bool:
+    return any(leaf.may_be_absent for leaf in leaves)
 
 
 def _fields(tree: Tree) -> list[tuple[str, Test]]:

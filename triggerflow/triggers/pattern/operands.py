@@ -266,9 +266,11 @@ _EXCLUDING: Final[dict[str, Callable[[object], Read]]] = {
     "suffix": _suffix,
     "wildcard": _wildcard,
 }
+NAMES: Final = frozenset(_READERS)
+EXCLUDABLE: Final = frozenset(_EXCLUDING)
 # Names that can't be fields of an `$or` branch: with one of them the list is read as the values
 # of a field that is called "$or", as EventBridge does.
-RESERVED: Final = frozenset(_READERS) | frozenset(
+RESERVED: Final = NAMES | frozenset(
     {"=", "<", "<=", ">", ">=", "regex", "not-wildcard", "not-equals-ignore-case"}
     | {"date-after", "date-on-or-after", "date-before", "date-on-or-before", "in-date-range"}
     | {"ip-address-in-range", "ip-address-not-in-range"}

@@ -7,6 +7,7 @@ second or two.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.errors import PatternError
@@ -110,7 +111,7 @@ class _Reader:
         for key, value in pattern.items():
             if type(key) is not str or not key.isascii():
                 _check_key(key, keys)
-            here = (*keys, key)
+            here = _shared((*keys, key))
             if self.nested_choices and key in RESERVED:
                 raise PatternError(
                     path_text(here),
@@ -118,6 +119,8 @@ class _Reader:
                     'write operators in a list: {"field": [{"prefix": "x"}]}',
                 )
             if isinstance(value, dict):
+                if key == OR:
+                    self.or_fields.append(here)
                 text = self.object(value, here, leaves, choices)
             elif not isinstance(value, list):
                 raise PatternError(
@@ -311,6 +314,12 @@ def _empty(keys: KeyPath) -> PatternError:
         if keys
         else "leave match out to accept every document",
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(path: KeyPath) -> KeyPath:
+    """One tuple for equal paths: a registry has many patterns over few paths."""
+    return path
 
 
 def _path_of(leaf: Leaf) -> KeyPath:

@@ -188,7 +188,7 @@ def test_a_misspelt_flow_is_not_started(project):
 def test_triggers_and_flows(driven):
     """Both list what the app has, triggers with their state in the store."""
     out = driven.run("triggers").stdout.splitlines()
-    assert out[1].split()[:4] == ["follow", "Follow", "welcome", "active"]
+    assert out[1].split()[:5] == ["follow", "Follow", "starts", "welcome", "active"]
     found = {each["flow"]: each for each in driven.json_lines("flows")}
     assert found["simple"]["triggers"] == ["note"]
     assert found["simple"]["location"].rpartition("/")[2].startswith("shop.py:")

@@ -12,7 +12,7 @@ import pytest
 
 import triggerflow
 from triggerflow.errors import SchemaTooNew, StoreError
-from triggerflow.store.operations import Batch, NewInstance, Start
+from triggerflow.store.operations import Append, Batch, NewInstance, Start
 from triggerflow.store.sqlite import SqliteStore, schema
 
 NOW = 1_700_000_000.0
@@ -212,4 +212,39 @@ def test_commits_are_flushed(database: Path) -> None:
     store.open()
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    store.close()
+
+
+def test_activities_keep_their_numbers_through_the_sixth_migration(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of activities is made anew; rows, numbers and what refers to them stay."""
+    every = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: every[:5])
+    db = sqlite3.connect(database, isolation_level=None)
+    schema.migrate(db, "old")
+    for seq in (3, 9):
+        db.execute(
+            "INSERT INTO activity (seq, cid, types, actors, document, received, depth)"
+            " VALUES (?, ?, '[\"T\"]', '[\"a\"]', x'a0', ?, 2)",
+            (seq, f"cid-{seq}", NOW),
+        )
+    db.execute(
+        "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry)"
+        " VALUES ('t', 'name', 'm', x'', 'active', 1, 1)"
+    )
+    db.execute(
+        "INSERT INTO firing (activity, trigger_spec, instance, outcome, registry, at)"
+        " VALUES (9, 1, 'i1', 'started', 1, 1)"
+    )
+    db.close()
+    monkeypatch.setattr(schema, "migrations", lambda: every)
+    store = SqliteStore(database)
+    store.open()
+    found = store.activity("cid-9")
+    assert found is not None
+    assert (found.seq, found.depth, found.namespace) == (9, 2, "")
+    assert [each.instance for each in store.firings("cid-9")] == ["i1"]
+    append = Append("cid-new", b"\xa0", "[]", "[]", NOW, 0, ())
+    assert store.commit(Batch([append], NOW))[0].seq == 10
     store.close()

@@ -76,7 +76,9 @@ class Watching:
             # Retention may have taken the document.
             document = None if row.document is None else decode_document(row.document)
             for wait in list(left.values()) if document is not None else ():
-                if row.seq > wait.scanned and self._pattern(wait.pattern)(document):
+                if row.seq <= wait.scanned or row.namespace != wait.namespace:
+                    continue
+                if self._pattern(wait.pattern)(document):
                     del left[wait.id]
                     payload = self._codec.frame([wait.generation, row.seq, document])
                     operations.append(Satisfy(wait.id, payload, self._clock.now()))

@@ -6,8 +6,8 @@ and says so, and its neighbours land all the same. An unexpected error rolls the
 batch back and is raised.
 
 In a batch, the store decides in one order: the worker's fence, heartbeats, turns and blocks,
-appends, starts, dispatches, messages, waits, unblocks, terminations, heartbeats and answers of
-tasks, releases, claims, claims of tasks.
+appends, starts, dispatches, redispatches, advances, messages, waits, unblocks, terminations,
+heartbeats and answers of tasks, releases, claims, claims of tasks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Outcome:
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
         told: (number, owner) of other instances that got a message (turns, terminations,
-            answers).
+            answers, appends, dispatches).
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
     """
@@ -86,33 +86,79 @@ FENCED = Outcome(Verdict.FENCED)
 
 
 @attrs.define(slots=True)
+class Letter:
+    """A message to the live instance of a flow that holds a business key.
+
+    Attributes:
+        kind: ``signal`` or ``cancel``.
+        name, payload: of the signal; a cancel's are empty, and None encoded.
+    """
+
+    namespace: str
+    flow: str
+    key: str
+    kind: str
+    name: str
+    payload: bytes
+
+
+@attrs.define(slots=True)
+class Once:
+    """What fires once: the first under a scope and key, for `window` seconds or for ever."""
+
+    scope: str
+    key: bytes
+    window: float | None = None
+
+
+# What a firing does, as its outcome says.
+DOES = frozenset({"started", "signalled", "cancelled"})
+
+
+@attrs.define(slots=True)
 class PlannedFiring:
-    """One trigger that met an activity: an instance to start, an error, or a hand-over.
+    """One trigger that met an activity: what it does, an error, or a hand-over.
+
+    The store decides the rest: with `once`, a later one is ``deduped``; an instance whose
+    business key is held is ``deduped`` where the holder has the same input and ``failed``
+    where it has another one; a letter to nobody is ``failed``.
 
     Attributes:
         trigger_cid: which trigger.
         instance: what to start, or None.
-        error: why nothing is started, or None.
-        outcome: ``started``, ``guard_error``, ``failed`` or ``deferred`` (this process
-            lacks the guard: an outbox row asks a worker that has it).
+        error: why nothing is done, or None.
+        outcome: ``started``, ``signalled``, ``cancelled``, ``guard_error``, ``failed``,
+            ``too_deep``, ``paused``, ``skipped`` or ``deferred`` (this process lacks the
+            guard, or can't read the trigger: an outbox row asks a worker that can).
+        letter: the message to send, or None.
+        once: what makes it fire once, or None.
+        due: when its dispatch is tried again, or None.
+        attempts: how often it was tried in a row.
+        dead_letter: what its failure starts, or None.
     """
 
     trigger_cid: str
     instance: NewInstance | None = None
     error: str | None = None
     outcome: str = "started"
+    letter: Letter | None = None
+    once: Once | None = None
+    due: float | None = None
+    attempts: int = 1
+    dead_letter: NewInstance | None = None
 
 
 @attrs.define(slots=True)
 class Append:
     """Append an activity, its firings and their instances: all of it or nothing.
 
-    Precondition: the store's registry generation is `registry` (else `STALE`), and no
-    activity has this CID (else `DUPLICATE`, with the first firings). `firings` None
+    Precondition: the store's registry generation is `registry` (else `STALE`), and no activity
+    of the namespace has this CID (else `DUPLICATE`, with the first firings). `firings` None
     defers the dispatch: an outbox row is written instead.
 
     With `own`, the batch's worker owns the runnable instances from the start, and the
     outcome's `claimed` has them; if the worker was fenced they land without an owner.
+    `digest` is that of the bytes that were received.
     """
 
     cid: str
@@ -123,15 +169,19 @@ class Append:
     registry: int
     firings: tuple[PlannedFiring, ...] | None
     own: bool = False
+    namespace: str = ""
+    source: str | None = None
+    digest: bytes | None = None
 
 
 @attrs.define(slots=True)
 class Dispatch:
     """Carry out a deferred dispatch: write the firings of an outbox row, and remove it.
 
-    Precondition: the row is there (else `GONE`). It was planned with the triggers of the
-    generation `registry`, that of the append. A pair (activity, trigger) that has fired
-    before is left as it is.
+    Precondition: the row is there (else `GONE`), and the store's registry generation is
+    `current`, where that is given (else `STALE`). It was planned with the triggers of the
+    generation `registry`, that of the append, and with their states at `current`. A pair
+    (activity, trigger) that has fired before is left as it is.
     """
 
     outbox: int
@@ -139,6 +189,59 @@ class Dispatch:
     registry: int
     received: float
     firings: tuple[PlannedFiring, ...]
+    current: int | None = None
+
+
+@attrs.define(slots=True)
+class Redispatch:
+    """Write a firing over that has no instance; what it was is kept in its history.
+
+    Precondition: the registry generation is `registry` (else `STALE`), the firing is there,
+    has no instance, and was written over `changes` times (else `GONE`).
+
+    Attributes:
+        firing: the store's number of the firing.
+        planned: what it becomes; its dead letter counts only if the firing has none.
+        source: ``resume``, ``redispatch`` or ``retry``.
+    """
+
+    firing: int
+    changes: int
+    planned: PlannedFiring
+    registry: int
+    at: float
+    source: str = "redispatch"
+
+
+@attrs.define(slots=True)
+class Advance:
+    """Move a backfill's cursor, with all that follows from the activities that it passes.
+
+    Precondition: the worker's epoch holds (else `FENCED`), the registry generation is
+    `registry` (else `STALE`), the backfill is ``running``, its cursor is `cursor`, and no
+    other worker that is still registered has it (else `CONFLICT`). A pair that has fired,
+    or is about to, is counted as known and left as it is; so is a firing that has changed.
+
+    Attributes:
+        to: where the cursor goes; at the end of its span the backfill is ``done``.
+        looked: how many activities (firings, for a resume) were passed.
+        known, removed: how many of them without a plan; see `records.BackfillRecord`.
+        firings: (sequence number, plan).
+        again: firings to write over.
+        done: it is done, wherever the cursor stands.
+    """
+
+    backfill: int
+    cursor: int
+    to: int
+    registry: int
+    at: float
+    looked: int = 0
+    known: int = 0
+    removed: int = 0
+    firings: tuple[tuple[int, PlannedFiring], ...] = ()
+    again: tuple[Redispatch, ...] = ()
+    done: bool = False
 
 
 @attrs.define(slots=True)
@@ -336,6 +439,8 @@ class Claim:
 Operation = (
     Append
     | Dispatch
+    | Redispatch
+    | Advance
     | Start
     | Send
     | Unblock
@@ -360,8 +465,8 @@ class Batch:
     Attributes:
         operations: what to do.
         now: the time that the batch stamps on the worker's row.
-        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, answers, releases
-            and claims.
+        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, answers, advances,
+            releases and claims.
     """
 
     operations: list[Any]

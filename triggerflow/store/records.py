@@ -7,6 +7,8 @@ from typing import TypedDict
 
 import attrs
 
+from triggerflow.store.history import Span
+
 ENDED = frozenset({"done", "failed", "cancelled"})
 # From so many deaths of its owners on, an instance runs alone, so that a death tells who
 # caused it; at the limit it blocks.
@@ -20,7 +22,19 @@ STATUSES = (*OPEN, "done", "failed", "cancelled")
 class FiringRecord:
     """A trigger met an activity.
 
-    `instance` is the public id of what it started; `error` why it started nothing.
+    Attributes:
+        instance: public id of what it started, signalled or cancelled; of a deduped one, the
+            instance that was there already.
+        error: why it did nothing.
+        activity: the activity's CID.
+        earlier: CID of the activity that fired in its stead, where it was deduped.
+        number: the store's number of the firing; what a page of firings goes on from.
+        source: what wrote it as it is: ``live``, ``backfill``, ``resume``, ``redispatch`` or
+            ``retry``.
+        due: when its dispatch is tried again.
+        attempts: how often it was tried in a row.
+        dead_letter: public id of what its failure started.
+        changes: how often it was written over.
     """
 
     trigger: str
@@ -30,11 +44,23 @@ class FiringRecord:
     outcome: str
     at: float
     registry: int
+    activity: str
+    earlier: str | None = None
+    number: int = attrs.field(default=0, eq=False)
+    source: str = "live"
+    due: float | None = None
+    attempts: int = 1
+    dead_letter: str | None = None
+    changes: int = attrs.field(default=0, eq=False)
 
 
 @attrs.frozen
 class ActivityRecord:
-    """An appended activity; `document` is its DAG-CBOR, None once retention took it."""
+    """An appended activity; `document` is its DAG-CBOR, None once retention took it.
+
+    `types` and `actors` are JSON lists; `digest` is the SHA-256 of the bytes that were
+    received, where its ingest gave them.
+    """
 
     seq: int
     cid: str
@@ -42,6 +68,10 @@ class ActivityRecord:
     actors: str
     document: bytes | None
     received: float
+    namespace: str = ""
+    source: str | None = None
+    depth: int = 0
+    digest: bytes | None = None
 
 
 @attrs.frozen
@@ -249,35 +279,48 @@ class WaitRecord:
     tag: str
     pattern: bytes
     scanned: int
+    namespace: str = ""
 
 
 @attrs.frozen
 class TriggerRecord:
-    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID."""
+    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID.
+
+    `state` is ``active``, ``paused``, ``draining`` or ``superseded``; of an earlier generation,
+    also ``skipped``: paused, and what it met was dropped. `options` is how it is dispatched.
+    """
 
     number: int
     cid: str
     name: str
     spec: bytes
     state: str
+    options: bytes | None = None
 
 
 @attrs.frozen
 class NewTrigger:
-    """A trigger to make current; `meaning` is the CID of its spec without the name."""
+    """A trigger to make current; `meaning` is the CID of its spec without the name.
+
+    `options` is how it is dispatched. `start` is from where on one of a new name fires, None
+    from now on.
+    """
 
     name: str
     cid: str
     spec: bytes
     meaning: str
+    options: bytes | None = None
+    start: Span | None = None
 
 
 @attrs.frozen
 class OutboxRow:
     """A dispatch that was deferred.
 
-    `trigger_cid` and `spec` name the one trigger; without them it is for all that were
-    current at the registry generation `registry`.
+    `trigger_cid` and `spec` name the one trigger, with its `options` and, if that is over, its
+    `state` of then; without them it is for all that were current at the registry generation
+    `registry`.
     """
 
     id: int
@@ -287,6 +330,13 @@ class OutboxRow:
     registry: int
     trigger_cid: str | None
     spec: bytes | None
+    types: str
+    actors: str
+    source: str | None
+    namespace: str
+    depth: int
+    options: bytes | None = None
+    state: str | None = None
 
 
 # Where a page of what is pruned ended: a time, and a number within that time.

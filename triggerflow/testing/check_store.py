@@ -20,6 +20,8 @@ from triggerflow.testing.store_checks import (  # noqa: F401 - importing them re
     arrivals,
     asking,
     claims,
+    firings,
+    history,
     messages,
     progress,
     retention,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from triggerflow.triggers.delivery import Delivery as Delivery
+from triggerflow.triggers.delivery import Position as Position
+from triggerflow.triggers.guard import Guard as Guard
 from triggerflow.triggers.index import TriggerIndex as TriggerIndex
 from triggerflow.triggers.pattern import Pattern as Pattern
 from triggerflow.triggers.pattern import compile_pattern as compile_pattern
 from triggerflow.triggers.scope import Scope as Scope
 from triggerflow.triggers.scope import compile_scope as compile_scope
-from triggerflow.triggers.trigger import Guard as Guard
 from triggerflow.triggers.trigger import Trigger as Trigger
 from triggerflow.triggers.trigger import define_trigger as define_trigger
 from triggerflow.triggers.waits import wait_activity as wait_activity
 
 __all__ = [
+    "Delivery",
     "Guard",
     "Pattern",
+    "Position",
     "Scope",
     "Trigger",
     "TriggerIndex",

@@ -32,7 +32,7 @@ class TriggerIndex:
         DuplicateTrigger: two triggers are the same; the error names both.
     """
 
-    __slots__ = ("_by_name", "_by_type", "_on_every_type", "_triggers")
+    __slots__ = ("_by_name", "_by_prefix", "_by_type", "_on_every_type", "_triggers")
 
     def __init__(self, triggers: Iterable[Trigger] = ()) -> None:
         self._triggers = tuple(triggers)
@@ -43,6 +43,10 @@ class TriggerIndex:
                 filed.setdefault(name, []).append(position)
         # positions, not triggers: they give back the order when several lists are merged
         self._on_every_type = tuple(filed.pop(EVERY_TYPE, ()))
+        self._by_prefix: dict[int, dict[str, list[int]]] = {}
+        for name in [name for name in filed if name.endswith("*")]:
+            prefixes = self._by_prefix.setdefault(len(name) - 1, {})
+            prefixes[name[:-1]] = filed.pop(name)
         self._by_type = {name: tuple(positions) for name, positions in filed.items()}
 
     def __len__(self) -> int:
@@ -57,7 +61,12 @@ class TriggerIndex:
 
     def candidates(self, types: Iterable[str]) -> Iterator[Trigger]:
         """Yield the triggers that listen to one of these types, each once, in order."""
-        lists = [self._by_type[name] for name in types if name in self._by_type]
+        types = tuple(types)
+        lists: list[Iterable[int]] = [
+            self._by_type[name] for name in types if name in self._by_type
+        ]
+        for length, prefixes in self._by_prefix.items():
+            lists += [prefixes[name[:length]] for name in types if name[:length] in prefixes]
         if self._on_every_type:
             lists.append(self._on_every_type)
         if len(lists) == 1:
@@ -67,11 +76,12 @@ class TriggerIndex:
         return (self._triggers[position] for position in positions)
 
     def match(self, activity: Activity) -> list[Trigger]:
-        """Return the triggers whose type, pattern and scope the activity meets, in order."""
+        """Return the triggers whose namespace, type, pattern and scope it meets, in order."""
         return [
             trigger
             for trigger in self.candidates(activity.types)
-            if (trigger.match is None or trigger.match(activity.document))
+            if trigger.namespace == activity.namespace
+            and (trigger.match is None or trigger.match(activity.document))
             and (trigger.actors is None or trigger.actors(activity.actors))
         ]
 

@@ -28,7 +28,8 @@ from triggerflow.store.acts import (
 )
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import generations, kin, tasks
-from triggerflow.store.sqlite.arrivals import Arrivals, holder, next_number
+from triggerflow.store.sqlite.arrivals import Arrivals, next_number
+from triggerflow.store.sqlite.firing import holder
 from triggerflow.store.sqlite.reads import searchable
 from triggerflow.store.sqlite.registry import generation as registry_generation
 
@@ -197,12 +198,14 @@ class _Writing:
 
     def emit(self, turn: Turn, act: EmitActivity) -> bool:
         """Append an activity with its outbox row, unless it is there."""
-        if self.db.execute("SELECT 1 FROM activity WHERE cid = ?", (act.cid,)).fetchone():
+        if self.db.execute(
+            "SELECT 1 FROM activity WHERE cid = ? AND namespace = ?", (act.cid, act.namespace)
+        ).fetchone():
             return False
         seq = next_number(self.db, "activity")
         self.db.execute(
-            "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth,"
+            " namespace) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 seq,
                 act.cid,
@@ -212,6 +215,7 @@ class _Writing:
                 act.received,
                 turn.number,
                 act.depth,
+                act.namespace,
             ),
         )
         self.db.execute(

@@ -6,15 +6,22 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
+from triggerflow.store.sqlite import firings as written
 from triggerflow.store.sqlite import registry
-from triggerflow.store.sqlite.reads import firings_of
+from triggerflow.store.sqlite.fired import firings_of
+from triggerflow.store.sqlite.firing import Keys, decide, deliver, holder, remember
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from triggerflow.store.operations import Letter
+    from triggerflow.store.records import NewTrigger
 
 Items = Sequence[tuple[int, Any]]
 Outcomes = list[Any]
@@ -34,10 +41,14 @@ class Arrivals:
         self.worker = worker
         self.activities: list[tuple[Any, ...]] = []
         self.firings: list[tuple[Any, ...]] = []
+        self.changed: list[tuple[Any, ...]] = []
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
         self._triggers: dict[str, tuple[int, str]] | None = None
+        self._keys: Keys = {}
+        self._keyed: dict[str, int] = {}
+        self._letters: list[tuple[int, Letter, float]] = []
         self._number = 0
         self._horizon: int | None = None
 
@@ -106,42 +117,99 @@ class Arrivals:
 
     def fire(
         self,
-        seq: int,
+        met: Met,
         planned: PlannedFiring,
         generation: int,
         at: float,
         owned: list[Claimed] | None = None,
-        chain: int = 0,
-    ) -> None:
-        """Gather a firing, and what it starts."""
-        trigger, _ = self.trigger(planned.trigger_cid)
+        source: str = "live",
+        over: int | None = None,
+    ) -> FiringRecord | None:
+        """Decide and gather a firing, and what it starts or sends; None if it is put off.
+
+        Args:
+            source: what led to it.
+            over: the number of the firing that this one is written over.
+        """
+        trigger, name = self.trigger(planned.trigger_cid)
         if planned.outcome == "deferred":
-            self.outbox.append((seq, trigger, generation, at))
-            return
-        started = None
-        if planned.instance is not None:
-            started = planned.instance.id
-            planned.instance.chain = chain
-            self.instance(planned.instance, seq, trigger, owned)
-        self.firings.append(
-            (seq, trigger, started, planned.outcome, planned.error, generation, at)
+            self.outbox.append((met.seq, trigger, generation, at))
+            return None
+        found = decide(self.db, planned, self._keys, self._keyed, at)
+        new = planned.instance
+        if found.outcome == "started" and new is not None:
+            new.chain = met.depth
+            number = self.instance(new, met.seq, trigger, owned)
+            if new.key is not None:
+                self._keys[new.namespace, new.flow, new.key] = new
+                self._keyed[new.id] = number
+        elif found.number is not None and planned.letter is not None:
+            self._letters.append((found.number, planned.letter, at))
+            met.addressed.append(found.number)
+        if planned.once is not None and found.outcome == planned.outcome and not found.error:
+            remember(self.db, planned.once, met.seq, found, at)
+        dead = planned.dead_letter
+        if dead is not None:
+            dead.chain = met.depth
+            self.instance(dead, met.seq, trigger)
+        row = (
+            found.instance,
+            found.outcome,
+            found.error,
+            generation,
+            at,
+            source,
+            planned.due,
+            planned.attempts,
+            None if dead is None else dead.id,
+            found.earlier,
+        )
+        if over is None:
+            self.firings.append((met.seq, trigger, *row))
+        else:
+            self.changed.append((over, *row))
+        return FiringRecord(
+            name,
+            planned.trigger_cid,
+            found.instance,
+            found.error,
+            found.outcome,
+            at,
+            generation,
+            met.cid,
+            None if found.earlier is None else self._cid(found.earlier),
+            source=source,
+            due=planned.due,
+            attempts=planned.attempts,
+            dead_letter=None if dead is None else dead.id,
         )
 
-    def write(self) -> None:
-        """Insert all of it."""
+    def _cid(self, seq: int) -> str:
+        # This batch's own are numbered one after the other.
+        at = seq - self.activities[0][0] if self.activities else -1
+        if at >= 0:
+            return str(self.activities[at][1])
+        (cid,) = self.db.execute("SELECT cid FROM activity WHERE seq = ?", (seq,)).fetchone()
+        return str(cid)
+
+    def write(self) -> dict[int, int | None]:
+        """Insert all of it; number -> owner of the instances that got a message."""
         db = self.db
         if self.activities:
             db.executemany(
-                "INSERT INTO activity (seq, cid, types, actors, document, received, cause,"
-                " depth) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO activity (seq, cid, types, actors, document, received, namespace,"
+                " source, received_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self.activities,
             )
         if self.firings:
             db.executemany(
                 "INSERT INTO firing (activity, trigger_spec, instance, outcome, error,"
-                " registry, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                " registry, at, source, due, attempts, dead_letter, earlier)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self.firings,
             )
+        if self.changed:
+            written.change(db, self.changed)
         if self.outbox:
             db.executemany(
                 "INSERT INTO outbox (activity, trigger_spec, registry, created)"
@@ -161,6 +229,22 @@ class Arrivals:
                 " VALUES (?, 1, ?, ?, ?)",
                 self.generations,
             )
+        # Now that the newcomers have their rows: a letter may be for one of them.
+        return deliver(db, self._letters) if self._letters else {}
+
+
+@attrs.define(slots=True)
+class Met:
+    """The activity of some firings: `addressed` are the instances that they send something."""
+
+    seq: int
+    cid: str
+    depth: int = 0
+    addressed: list[int] = attrs.field(factory=list)
+
+    def told(self, owners: dict[int, int | None]) -> tuple[tuple[int, int | None], ...]:
+        """Whom its firings told, with their owners."""
+        return tuple((each, owners[each]) for each in self.addressed if each in owners)
 
 
 def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
@@ -194,77 +278,100 @@ def append(
     """Decide and write appends; see `operations.Append`."""
     generation = registry.generation(db)
     cids = json.dumps([op.cid for _, op in items])
-    known = dict(
-        db.execute(
-            "SELECT cid, seq FROM activity WHERE cid IN (SELECT value FROM json_each(?))",
+    known = {
+        (cid, namespace): number
+        for cid, namespace, number in db.execute(
+            "SELECT cid, namespace, seq FROM activity"
+            " WHERE cid IN (SELECT value FROM json_each(?))",
             (cids,),
         )
-    )
+    }
     rows = Arrivals(db, worker)
     seq = next_number(db, "activity")
-    duplicates: list[tuple[int, str, int]] = []
-    fresh: list[tuple[int, Append, int, list[Claimed]]] = []
+    duplicates: list[tuple[int, Append, int]] = []
+    fresh: list[tuple[int, Met, tuple[FiringRecord, ...] | None, list[Claimed]]] = []
     for index, op in items:
-        found = known.get(op.cid)
+        found = known.get((op.cid, op.namespace))
         if found is not None:
-            duplicates.append((index, op.cid, found))
+            duplicates.append((index, op, found))
         elif op.registry != generation and op.firings is not None:
             outcomes[index] = Outcome(Verdict.STALE)
         else:
-            known[op.cid] = seq
+            known[op.cid, op.namespace] = seq
             owned: list[Claimed] = []
-            fresh.append((index, op, seq, owned))
+            met = Met(seq, op.cid)
             rows.activities.append(
-                (seq, op.cid, op.types, op.actors, op.document, op.received, None, 0)
+                (
+                    seq,
+                    op.cid,
+                    op.types,
+                    op.actors,
+                    op.document,
+                    op.received,
+                    op.namespace,
+                    op.source,
+                    op.digest,
+                )
             )
+            fired = None
             if op.firings is None:
                 rows.outbox.append((seq, None, generation, op.received))
             else:
-                for planned in op.firings:
-                    rows.fire(seq, planned, generation, op.received, owned if op.own else None)
+                mine = owned if op.own else None
+                each = (
+                    rows.fire(met, one, generation, op.received, mine) for one in op.firings
+                )
+                fired = tuple(record for record in each if record is not None)
+            fresh.append((index, met, fired, owned))
             seq += 1
-    rows.write()
-    for index, op, number, owned in fresh:
+    owners = rows.write()
+    for index, met, fired, owned in fresh:
         outcomes[index] = Outcome(
-            Verdict.APPLIED, seq=number, firings=_written(rows, op), claimed=tuple(owned)
+            Verdict.APPLIED,
+            seq=met.seq,
+            firings=fired,
+            claimed=tuple(owned),
+            told=met.told(owners),
         )
-    for index, cid, number in duplicates:
+    for index, op, number in duplicates:
         deferred = db.execute(
             "SELECT 1 FROM outbox WHERE activity = ? AND trigger_spec IS NULL", (number,)
         ).fetchone()
-        firings = None if deferred else tuple(firings_of(db, cid))
+        firings = None if deferred else tuple(firings_of(db, op.cid, op.namespace))
         outcomes[index] = Outcome(Verdict.DUPLICATE, seq=number, firings=firings)
 
 
-def _written(rows: Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
-    if op.firings is None:
-        return None
-    return tuple(
-        FiringRecord(
-            rows.trigger(planned.trigger_cid)[1],
-            planned.trigger_cid,
-            None if planned.instance is None else planned.instance.id,
-            planned.error,
-            planned.outcome,
-            op.received,
-            op.registry,
-        )
-        for planned in op.firings
-        if planned.outcome != "deferred"
-    )
+def rehearse(db: sqlite3.Connection, op: Append, proposed: Sequence[NewTrigger]) -> Outcome:
+    """Decide and write an append in a transaction that is taken back; see `Store.rehearse`."""
+    if op.registry != registry.generation(db):
+        return Outcome(Verdict.STALE)
+    op = attrs.evolve(op, registry=registry.sync(db, proposed, op.received))
+    outcomes: Outcomes = [None]
+    append(db, None, [(0, op)], outcomes)
+    found: Outcome = outcomes[0]
+    return found
 
 
 def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
     """Decide and write deferred dispatches; see `operations.Dispatch`."""
     rows = Arrivals(db)
+    done: list[tuple[int, Met]] = []
     for index, op in items:
-        outcomes[index] = _dispatch(db, op, rows)
-    rows.write()
+        met = _dispatch(db, op, rows)
+        if isinstance(met, Met):
+            done.append((index, met))
+        else:
+            outcomes[index] = Outcome(met)
+    owners = rows.write()
+    for index, met in done:
+        outcomes[index] = Outcome(Verdict.APPLIED, seq=met.seq, told=met.told(owners))
 
 
-def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Outcome:
+def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Met | Verdict:
     if not db.execute("SELECT 1 FROM outbox WHERE id = ?", (op.outbox,)).fetchone():
-        return Outcome(Verdict.GONE)
+        return Verdict.GONE
+    if op.current is not None and op.current != registry.generation(db):
+        return Verdict.STALE
     db.execute("DELETE FROM outbox WHERE id = ?", (op.outbox,))
     fired = {
         number
@@ -272,11 +379,14 @@ def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Outcome:
             "SELECT trigger_spec FROM firing WHERE activity = ?", (op.seq,)
         )
     }
-    (chain,) = db.execute("SELECT depth FROM activity WHERE seq = ?", (op.seq,)).fetchone()
+    met = Met(
+        op.seq,
+        *db.execute("SELECT cid, depth FROM activity WHERE seq = ?", (op.seq,)).fetchone(),
+    )
     for planned in op.firings:
         if rows.trigger(planned.trigger_cid)[0] not in fired:
-            rows.fire(op.seq, planned, op.registry, op.received, chain=chain)
-    return Outcome(Verdict.APPLIED, seq=op.seq)
+            rows.fire(met, planned, op.registry, op.received)
+    return met
 
 
 def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Outcomes) -> None:
@@ -300,32 +410,3 @@ def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Ou
             Verdict.APPLIED, instance=new.id, number=number, claimed=tuple(owned or ())
         )
     rows.write()
-
-
-def holder(
-    db: sqlite3.Connection, new: NewInstance, keys: dict[tuple[str, str, str], NewInstance]
-) -> tuple[str, bool] | None:
-    """Who holds the key of a new instance, and whether with the same input; None if nobody.
-
-    Args:
-        keys: what this batch has given out already.
-    """
-    name = (new.namespace, new.flow, new.key or "")
-    earlier = keys.get(name)
-    if earlier is not None:
-        return earlier.id, _alike(new, earlier.input, earlier.digest)
-    row = db.execute(
-        "SELECT i.public_id, g.input, g.digest FROM instance i"
-        " JOIN generation g ON g.instance = i.id AND g.generation = 1"
-        " WHERE i.namespace = ? AND i.flow = ? AND i.key = ?"
-        " AND i.status IN ('running', 'waiting', 'blocked')",
-        name,
-    ).fetchone()
-    return None if row is None else (row[0], _alike(new, row[1], row[2]))
-
-
-def _alike(new: NewInstance, input: bytes, digest: bytes | None) -> bool:
-    """Whether two inputs are the same; their bytes may differ in the order of dict keys."""
-    if new.digest is not None and digest is not None:
-        return new.digest == digest
-    return new.input == input

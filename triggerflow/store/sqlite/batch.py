@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any, Final
 
 from triggerflow.store.operations import (
+    Advance,
     Append,
     Batch,
     Block,
@@ -13,6 +14,7 @@ from triggerflow.store.operations import (
     Dispatch,
     Heartbeat,
     Outcome,
+    Redispatch,
     Release,
     Satisfy,
     Scanned,
@@ -24,10 +26,12 @@ from triggerflow.store.operations import (
     Verdict,
 )
 from triggerflow.store.sqlite import (
+    advances,
     arrivals,
     claims,
     messages,
     progress,
+    redispatches,
     tasks,
     turns,
     waits,
@@ -41,6 +45,7 @@ _NEEDS_WORKER: Final = (
     Block,
     TaskHeartbeat,
     FinishTask,
+    Advance,
     Release,
     Claim,
     ClaimTasks,
@@ -83,6 +88,10 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         arrivals.start(db, worker, groups[Start], outcomes)
     if Dispatch in groups:
         arrivals.dispatch(db, groups[Dispatch], outcomes)
+    if Redispatch in groups:
+        redispatches.redispatch(db, groups[Redispatch], outcomes)
+    if Advance in groups and worker is not None:
+        advances.advance(db, worker, groups[Advance], outcomes)
     if Send in groups:
         messages.send(
             db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes

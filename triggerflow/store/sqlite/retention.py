@@ -97,7 +97,9 @@ def prune(
 
 _OLD_DOCUMENTS: Final = (
     "SELECT a.seq, a.received, EXISTS (SELECT 1 FROM outbox o WHERE o.activity = a.seq)"
-    " FROM activity a WHERE a.document IS NOT NULL AND a.received < ?"
+    " OR EXISTS (SELECT 1 FROM firing f WHERE f.activity = a.seq"
+    " AND (f.outcome = 'paused' OR f.due IS NOT NULL)) FROM activity a"
+    " WHERE a.document IS NOT NULL AND a.received < ?"
     " AND (a.received, a.seq) > (?, ?) ORDER BY a.received, a.seq LIMIT ?"
 )
 
@@ -107,7 +109,7 @@ def old_documents(
 ) -> tuple[list[tuple[int]], Position | None]:
     """A page of documents to take; see `Store.prune_documents`."""
     rows = db.execute(_OLD_DOCUMENTS, (before, *(after or _FIRST), limit)).fetchall()
-    # Where the dispatch was put off, a worker will need the document.
+    # Where the dispatch was put off, or will be tried again, a worker needs the document.
     found = [(seq,) for seq, _, needed in rows if not needed]
     return found, (rows[-1][1], rows[-1][0]) if len(rows) == limit else None
 

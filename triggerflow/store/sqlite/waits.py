@@ -45,6 +45,7 @@ def scanned(
 def waits(db: sqlite3.Connection) -> list[WaitRecord]:
     """Open waits of instances that go on."""
     rows = db.execute(
-        "SELECT id, instance, generation, tag, pattern, scanned FROM wait ORDER BY id"
+        "SELECT w.id, w.instance, w.generation, w.tag, w.pattern, w.scanned, i.namespace"
+        " FROM wait w JOIN instance i ON i.id = w.instance ORDER BY w.id"
     )
     return [WaitRecord(*row) for row in rows]

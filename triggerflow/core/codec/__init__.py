@@ -7,6 +7,7 @@ from triggerflow.core.codec.documents import decode_document as decode_document
 from triggerflow.core.codec.documents import encode_document as encode_document
 from triggerflow.core.codec.documents import encode_normalised as encode_normalised
 from triggerflow.core.codec.documents import normalise as normalise
+from triggerflow.core.codec.forms import list_of as list_of
 from triggerflow.core.codec.jsontext import from_atproto_json as from_atproto_json
 from triggerflow.core.codec.jsontext import parse_json as parse_json
 from triggerflow.core.codec.jsontext import to_json_model as to_json_model
@@ -23,6 +24,7 @@ __all__ = [
     "encode_document",
     "encode_normalised",
     "from_atproto_json",
+    "list_of",
     "normalise",
     "parse_json",
     "to_json_model",

@@ -502,7 +502,8 @@ PUBLIC = """
     step_context uuid4 wait_signal SignalRefused inbox NoStep trusted ChildFailed ChildRef
     Continued TooDeep cancel child compensate compensate_all continue_as_new emit join
     set_attributes signal spawn wait_activity AttemptOver Progress Patch Transaction transaction
-    TransactionError Step step Task
+    TransactionError Step step Task Batch Concurrency Control Debounce Hold RateLimit Singleton
+    Throttle
 """.split()  # noqa: SIM905
 # fmt: on
 

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import attrs
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from triggerflow.aio import AsyncioClient
     from triggerflow.client import Client
     from triggerflow.core.activity import Activity
+    from triggerflow.core.admission import Concurrency, Control
     from triggerflow.engine.engine import Engine
     from triggerflow.engine.settings import Code
     from triggerflow.flows.flow import Retention, Signals
@@ -100,6 +101,8 @@ class App:
         version: int = 1,
         signals: Signals | None = None,
         retention: Retention = "app",
+        concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+        priority: int | str = 0,
     ) -> Callable[[Callable[..., Any]], Flow]: ...
     def flow(  # type: ignore[misc]
         self,
@@ -110,6 +113,8 @@ class App:
         version: int = 1,
         signals: Signals | None = None,
         retention: Retention = "app",
+        concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+        priority: int | str = 0,
     ) -> Flow | Callable[[Callable[..., Any]], Flow]:
         """Decorator: register a generator function as a flow.
 
@@ -120,6 +125,10 @@ class App:
             signals: the signals that it takes: names, or name -> validator.
             retention: how long an instance is kept once it has ended; None keeps it for
                 ever, ``"app"`` as long as the app says.
+            concurrency: how many instances are under way at once: a `Concurrency`, a dict of
+                its fields, or a number.
+            priority: the higher first, where several wait: a number, or a path to one in the
+                input.
 
         Raises:
             DefinitionError: it can't be one, or its name and version are taken.
@@ -127,7 +136,13 @@ class App:
 
         def define(each: Callable[..., Any]) -> Flow:
             made = define_flow(
-                each, name=name, version=version, signals=signals, retention=retention
+                each,
+                name=name,
+                version=version,
+                signals=signals,
+                retention=retention,
+                concurrency=concurrency,
+                priority=priority,
             )
             self._add_flow(made)
             return made
@@ -168,6 +183,7 @@ class App:
         actors: object = None,
         guard: Guard | Callable[[dict[str, Any]], object] | None = None,
         version: int = 1,
+        control: Control | Mapping[str, Any] | None = None,
     ) -> Trigger:
         """Register a trigger: which activities start which flow.
 
@@ -179,13 +195,22 @@ class App:
             actors: globs; all of the activity's actors must be in scope.
             guard: a plain function of the document, asked last.
             version: raise it to make an otherwise equal trigger a new one.
+            control: how often, how many at once and in which order it starts flows: a
+                `Control`, or a dict of its parts.
 
         Raises:
             DefinitionError, PatternError: a part of it can't work.
             DuplicateTrigger: the app has it already, under this name or another.
         """
         made = define_trigger(
-            name, on=on, match=match, actors=actors, guard=guard, start=start, version=version
+            name,
+            on=on,
+            match=match,
+            actors=actors,
+            guard=guard,
+            start=start,
+            version=version,
+            control=control,
         )
         self._add_trigger(made)
         return made

@@ -41,6 +41,8 @@ class _Tally:
     firings: int = 0
     errors: int = 0
     deferred: int = 0
+    joined: int = 0
+    limited: int = 0
     started: list[str] = attrs.field(factory=list)
     known: list[str] = attrs.field(factory=list)
     rejected: list[tuple[int, str]] = attrs.field(factory=list)
@@ -57,10 +59,15 @@ class _Tally:
             return
         for firing in found.firings:
             self.firings += 1
-            self.errors += firing.error is not None
             self.deferred += firing.outcome == "deferred"
-            if firing.instance_id is not None:
+            if firing.outcome in ("debounced", "batched"):
+                self.joined += 1
+            elif firing.outcome == "limited":
+                self.limited += 1
+            elif firing.instance_id is not None:
                 self.started.append(firing.instance_id)
+            else:
+                self.errors += firing.error is not None
 
     def reject(self, line: int, reason: str) -> None:
         """Tell of a bad line, at once."""
@@ -78,6 +85,10 @@ class _Tally:
         ]
         if self.errors:
             parts.insert(3, f"{self.errors:,} of them errors")
+        if self.joined:
+            parts.insert(-1, f"{self.joined:,} joined one that is held")
+        if self.limited:
+            parts.insert(-1, f"{self.limited:,} over a limit")
         if self.deferred:
             parts.append(f"{self.deferred:,} left to a worker")
         return ", ".join(parts)
@@ -286,6 +297,8 @@ def _model(tally: _Tally, ends: dict[str, list[InstanceRecord]] | None) -> dict[
         "duplicates": tally.duplicates,
         "firings": tally.firings,
         "firing_errors": tally.errors,
+        "joined": tally.joined,
+        "limited": tally.limited,
         "deferred": tally.deferred,
         "started": len(tally.started),
         "rejected": [{"line": line, "reason": reason} for line, reason in tally.rejected],

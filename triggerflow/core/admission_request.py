@@ -49,6 +49,11 @@ class Gather:
     listed: bool
     most: int
 
+    @property
+    def joined(self) -> str:
+        """The outcome of a firing that joins an open group."""
+        return "debounced" if self.kind == "debounce" else "batched"
+
     def due(self, opened: float, now: float) -> float:
         """When a group that opened then, and was joined now, is closed."""
         if self.kind == "batch":

@@ -28,6 +28,7 @@ from triggerflow.errors import (
     EngineClosed,
     WaitTimedOut,
 )
+from triggerflow.pipeline.admission import limits_of
 from triggerflow.store.acts import CloseTask, OpenWait
 from triggerflow.store.operations import Outcome
 from triggerflow.store.records import ENDED, NewTrigger
@@ -116,6 +117,7 @@ class Engine(Starting):
                     trigger.trigger_cid,
                     encode_document(trigger.spec()),
                     trigger.meaning_cid,
+                    limits_of(trigger),
                 )
                 for trigger in code.triggers
             ]
@@ -325,7 +327,9 @@ class Engine(Starting):
         self._tell(Keeper.work_came)
 
     def _reached_out(self, outcome: Outcome, acts: Iterable[Act] = ()) -> None:
-        """A turn, a hit, or what ended an instance, told others."""
+        """A turn, an arrival, a hit, or what ended an instance, told others."""
+        for id in outcome.ended:
+            self._moved(id, "cancelled", None)
         for number, owner in outcome.told:
             self._message_sent(number, owner)
         waits = any(isinstance(act, OpenWait) for act in acts)
@@ -352,6 +356,8 @@ class Engine(Starting):
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)
+        if outcome.told or outcome.ended:
+            self._reached_out(outcome)
 
     def _promise(self, count: int) -> bool:
         return self._keeper is not None and self._keeper.promise(count)

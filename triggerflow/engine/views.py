@@ -8,7 +8,7 @@ import attrs
 
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import Pending, decode_pending
-from triggerflow.store.records import ENDED
+from triggerflow.store.records import ENDED, Hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,9 +29,11 @@ class Firing:
     Attributes:
         trigger: the trigger's name.
         trigger_cid: its CID.
-        instance_id: what it started, or None.
+        instance_id: what it started, or joined, or None.
         error: why it started nothing, or None.
-        outcome: ``started``, ``guard_error`` or ``failed``.
+        outcome: ``started``; ``debounced`` or ``batched`` (it joined an instance that is held
+            and not yet admitted); ``limited``, ``guard_error`` or ``failed`` (it started
+            nothing).
     """
 
     trigger: str
@@ -102,6 +104,8 @@ class Instance:
         cause: why it is blocked; `reason` says it in words.
         waiting: tags that it waits for.
         due: when the next of them fires by itself, seconds since the epoch.
+        held: why it isn't admitted yet, or None; it is ``waiting`` then, and none of its code
+            runs.
         created, started, ended: seconds since the epoch.
         activity: CID of the activity that started it, or None.
         trigger: name of the trigger that did.
@@ -131,6 +135,8 @@ class Instance:
     activity: str | None
     trigger: str | None
     trigger_cid: str | None
+    priority: int = 0
+    held: Hold | None = None
 
     @property
     def is_over(self) -> bool:
@@ -169,6 +175,8 @@ class Instance:
             activity=record.activity,
             trigger=record.trigger,
             trigger_cid=record.trigger_cid,
+            priority=record.priority,
+            held=record.hold,
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from triggerflow.pipeline.admission import of_trigger
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
 
@@ -101,6 +102,7 @@ def _instance(
         input=document,
         seed=seed,
         created=now,
+        admission=of_trigger(trigger, flow, activity.document),
     )
     if flow is None:
         new.status = "blocked"

@@ -56,8 +56,9 @@ class Outcome:
         next_due: when the next parked instance, or task, is due, or None (claims).
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
-        told: (number, owner) of other instances that got a message (turns, terminations,
-            answers).
+        told: (number, owner) of other instances that got a message, or became runnable
+            (turns, appends, starts, dispatches, messages, terminations).
+        ended: public ids of instances that this ended without a turn of theirs.
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
     """
@@ -76,6 +77,7 @@ class Outcome:
     next_due: float | None = None
     detail: str = ""
     told: tuple[tuple[int, int | None], ...] = ()
+    ended: tuple[str, ...] = ()
     emitted: bool = False
     refusals: tuple[Refusal, ...] = ()
     tasks: tuple[ClaimedTask, ...] = ()
@@ -95,6 +97,10 @@ class PlannedFiring:
         error: why nothing is started, or None.
         outcome: ``started``, ``guard_error``, ``failed`` or ``deferred`` (this process
             lacks the guard: an outbox row asks a worker that has it).
+
+    An instance with an `admission` may not be started after all: the firing is then
+    ``debounced`` or ``batched`` and names the instance that it joined, or ``limited`` and
+    says why.
     """
 
     trigger_cid: str

@@ -20,7 +20,7 @@ STATUSES = (*OPEN, "done", "failed", "cancelled")
 class FiringRecord:
     """A trigger met an activity.
 
-    `instance` is the public id of what it started; `error` why it started nothing.
+    `instance` is the public id of what it started or joined; `error` why it started nothing.
     """
 
     trigger: str
@@ -76,9 +76,28 @@ class ProgressRecord:
     at: float
 
 
+HOLDS = ("", "debounce", "batch", "throttle", "place")
+
+
+@attrs.frozen
+class Hold:
+    """Why an instance that was started isn't admitted yet.
+
+    Attributes:
+        kind: ``debounce``, ``batch``, ``throttle``, or ``place`` (of a concurrency key).
+        until: when that ends by itself, in seconds since the epoch; None where it waits for a
+            place.
+        key: of the group, or the place: text, "" for the only one; None for a throttle.
+    """
+
+    kind: str
+    until: float | None
+    key: str | None
+
+
 @attrs.frozen
 class InstanceRecord:
-    """An instance as stored."""
+    """An instance as stored; `held` is a number that `HOLDS` names."""
 
     number: int
     id: str
@@ -109,6 +128,14 @@ class InstanceRecord:
     trigger_cid: str | None
     positions: bytes | None = None
     turns: int = 0
+    priority: int = 0
+    held: int = 0
+    held_key: str | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """What it is held for, if it is."""
+        return Hold(HOLDS[self.held], self.due, self.held_key) if self.held else None
 
     @property
     def cursor(self) -> tuple[float, int]:
@@ -264,12 +291,16 @@ class TriggerRecord:
 
 @attrs.frozen
 class NewTrigger:
-    """A trigger to make current; `meaning` is the CID of its spec without the name."""
+    """A trigger to make current; `meaning` is the CID of its spec without the name.
+
+    `limits` are the (scope, limit) of its places, which hold for those who wait there already.
+    """
 
     name: str
     cid: str
     spec: bytes
     meaning: str
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 @attrs.frozen

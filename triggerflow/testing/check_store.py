@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from triggerflow.testing.store_checks import (  # noqa: F401 - importing them registers them
     acts,
+    admission,
     arrivals,
     asking,
     claims,
+    gathering,
     messages,
     progress,
     retention,

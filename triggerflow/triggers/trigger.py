@@ -17,12 +17,13 @@ a new version.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import attrs
 
+from triggerflow.core.admission import Control
 from triggerflow.core.codec import cid_of
 from triggerflow.errors import DefinitionError, EncodingRefused, PatternError
 from triggerflow.triggers.pattern import Pattern, compile_pattern
@@ -32,7 +33,9 @@ GuardFn: TypeAlias = Callable[[dict[str, Any]], object]
 
 EVERY_TYPE = "*"
 _MAX_VERSION = 2**63 - 1
-_SPEC_FIELDS = frozenset({"name", "on", "match", "actors", "guard", "start", "version"})
+_SPEC_FIELDS = frozenset(
+    {"name", "on", "match", "actors", "guard", "start", "version", "control"}
+)
 
 
 @attrs.frozen
@@ -83,6 +86,7 @@ class Trigger:
         guard: the last condition, in code, or None.
         start: the name of the flow it starts.
         version: of the trigger itself: another version is another trigger.
+        control: how often, how many at once and in which order it starts flows, or None.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Trigger:
     guard: Guard | None
     start: str
     version: int = 1
+    control: Control | None = None
 
     def spec(self) -> dict[str, Any]:
         """Return the fields that change what the trigger means, in normal form."""
@@ -107,6 +112,8 @@ class Trigger:
             spec["actors"] = list(self.actors.source)
         if self.guard is not None:
             spec["guard"] = self.guard.key
+        if self.control is not None:
+            spec["control"] = self.control.spec()
         return spec
 
     @cached_property
@@ -160,6 +167,7 @@ class Trigger:
             guard=guard,
             start=spec["start"],
             version=spec["version"],
+            control=spec.get("control"),
         )
 
 
@@ -172,6 +180,7 @@ def define_trigger(
     guard: Guard | GuardFn | None = None,
     start: object,
     version: int = 1,
+    control: Control | Mapping[str, Any] | None = None,
 ) -> Trigger:
     """Check the parts of a trigger and put it together.
 
@@ -184,6 +193,7 @@ def define_trigger(
             `Guard`.
         start: a flow, or a flow's name.
         version: raise it to have an otherwise equal trigger count as a new one.
+        control: a `Control`, or a dict of its parts.
 
     Raises:
         DefinitionError: a part can't work; the error names the trigger and the part.
@@ -200,6 +210,7 @@ def define_trigger(
         guard=_guard(guard, what),
         start=_flow_name(start, what),
         version=version,
+        control=_control(control, what),
     )
     try:
         # now, so that a spec too large or too deep fails here and not at the first append
@@ -267,6 +278,16 @@ def _scope(actors: object, what: str) -> Scope | None:
         return actors
     try:
         return compile_scope(actors)
+    except DefinitionError as error:
+        raise DefinitionError(f"{what}, {error.what}", error.problem, error.remedy) from None
+
+
+def _control(control: object, what: str) -> Control | None:
+    if control is None:
+        return None
+    try:
+        # One that controls nothing is none, so that it changes no CID.
+        return Control.from_spec(control) or None
     except DefinitionError as error:
         raise DefinitionError(f"{what}, {error.what}", error.problem, error.remedy) from None
 

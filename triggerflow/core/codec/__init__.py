@@ -11,11 +11,13 @@ from triggerflow.core.codec.forms import list_of as list_of
 from triggerflow.core.codec.jsontext import from_atproto_json as from_atproto_json
 from triggerflow.core.codec.jsontext import parse_json as parse_json
 from triggerflow.core.codec.jsontext import to_json_model as to_json_model
+from triggerflow.core.codec.values import VALUE_LIMITS as VALUE_LIMITS
 from triggerflow.core.codec.values import ValueCodec as ValueCodec
 from triggerflow.core.codec.walk import Limits as Limits
 
 __all__ = [
     "CID",
+    "VALUE_LIMITS",
     "Limits",
     "ValueCodec",
     "cid_of",

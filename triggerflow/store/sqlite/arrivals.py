@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
+from triggerflow.store.operations import Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
-from triggerflow.store.sqlite import registry
+from triggerflow.store.sqlite import admission, kin, places, registry
 from triggerflow.store.sqlite.reads import firings_of
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from triggerflow.core.admission_request import Admission
+
 Items = Sequence[tuple[int, Any]]
 Outcomes = list[Any]
+
+
+# How an instance begins of which nothing is asked.
+_ADMITTED: Final = admission.Standing()
 
 
 def next_number(db: sqlite3.Connection, table: str) -> int:
@@ -37,6 +43,7 @@ class Arrivals:
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
+        self.told = kin.Told()
         self._triggers: dict[str, tuple[int, str]] | None = None
         self._number = 0
         self._horizon: int | None = None
@@ -65,13 +72,33 @@ class Arrivals:
         trigger: int | None,
         owned: list[Claimed] | None = None,
         kin: tuple[int, str, bool, bool] | None = None,
+        generation: int = 0,
     ) -> int:
-        """Gather a new instance; `kin` is its parent's number and tag, awaited, abandoned."""
+        """Gather a new instance.
+
+        Args:
+            owned: gets it where the worker owns it from the start.
+            kin: its parent's number and tag, awaited, abandoned.
+            generation: that of the triggers, of which the newest know the limits best.
+        """
         if not self._number:
             self._number = next_number(self.db, "instance")
         number = self._number
         self._number += 1
-        mine = owned is not None and self.worker is not None and new.status == "running"
+        standing = _ADMITTED
+        if new.admission is not None:
+            standing = admission.enter(
+                self.db,
+                number,
+                new,
+                new.admission,
+                activity=activity,
+                now=new.created,
+                registry=generation,
+                told=self.told,
+            )
+        status = "waiting" if standing.held else new.status
+        mine = owned is not None and self.worker is not None and status == "running"
         origin = self.horizon if activity is None else activity
         parent, tag, awaited, abandoned = kin or (None, None, False, False)
         self.instances.append(
@@ -81,10 +108,10 @@ class Arrivals:
                 new.namespace,
                 new.flow,
                 new.version,
-                new.status,
+                status,
                 self.worker if mine else None,
-                new.cause,
-                new.reason,
+                None if standing.held else new.cause,
+                None if standing.held else new.reason,
                 new.key,
                 new.correlation_id,
                 activity,
@@ -99,9 +126,17 @@ class Arrivals:
                 origin,
             )
         )
-        self.generations.append((number, new.seed, new.input, new.digest))
+        input = new.input if standing.input is None else standing.input
+        self.generations.append((number, new.seed, input, new.digest))
+        if new.admission is not None:
+            # At once, for those that come after it in this batch.
+            self.write_instances()
+            self.db.execute(
+                "UPDATE instance SET priority = ?, held = ?, due = ? WHERE id = ?",
+                (new.admission.priority, standing.held, standing.due, number),
+            )
         if mine and owned is not None:
-            owned.append(_claimed(number, new, origin))
+            owned.append(_claimed(number, new, origin, input))
         return number
 
     def fire(
@@ -112,20 +147,41 @@ class Arrivals:
         at: float,
         owned: list[Claimed] | None = None,
         chain: int = 0,
-    ) -> None:
-        """Gather a firing, and what it starts."""
-        trigger, _ = self.trigger(planned.trigger_cid)
+    ) -> FiringRecord | None:
+        """Gather a firing, and what it starts; None where its dispatch is left to others."""
+        trigger, name = self.trigger(planned.trigger_cid)
         if planned.outcome == "deferred":
             self.outbox.append((seq, trigger, generation, at))
-            return
-        started = None
-        if planned.instance is not None:
-            started = planned.instance.id
-            planned.instance.chain = chain
-            self.instance(planned.instance, seq, trigger, owned)
-        self.firings.append(
-            (seq, trigger, started, planned.outcome, planned.error, generation, at)
+            return None
+        new = planned.instance
+        outcome, started, error = planned.outcome, None, planned.error
+        if new is not None:
+            new.chain = chain
+            asked = new.admission
+            verdict = None if asked is None else self._judge(new, asked, seq)
+            if verdict is None:
+                started = new.id
+                self.instance(new, seq, trigger, owned, generation=generation)
+            else:
+                outcome, started, error = verdict.outcome, verdict.instance, verdict.reason
+        self.firings.append((seq, trigger, started, outcome, error, generation, at))
+        return FiringRecord(name, planned.trigger_cid, started, error, outcome, at, generation)
+
+    def _judge(self, new: NewInstance, asked: Admission, seq: int) -> admission.Verdict | None:
+        """What keeps an arrival from starting an instance of its own."""
+        admitted: places.Admitted = {}
+        verdict = admission.judge(
+            self.db, new, asked, activity=seq, now=new.created, admitted=admitted
         )
+        self.told.woken(admitted)
+        return verdict
+
+    def tell(self, index: int, outcomes: Outcomes) -> None:
+        """One outcome passes on what all of them have told."""
+        if self.told:
+            found = outcomes[index]
+            found.told += tuple(self.told.owners)
+            found.ended += tuple(self.told.ended)
 
     def write(self) -> None:
         """Insert all of it."""
@@ -148,6 +204,11 @@ class Arrivals:
                 " VALUES (?, ?, ?, ?)",
                 self.outbox,
             )
+        self.write_instances()
+
+    def write_instances(self) -> None:
+        """Insert the new instances that were gathered so far."""
+        db = self.db
         if self.instances:
             db.executemany(
                 "INSERT INTO instance (id, public_id, namespace, flow, version, status, owner,"
@@ -161,9 +222,11 @@ class Arrivals:
                 " VALUES (?, 1, ?, ?, ?)",
                 self.generations,
             )
+            self.instances.clear()
+            self.generations.clear()
 
 
-def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
+def _claimed(number: int, new: NewInstance, origin: int, input: bytes) -> Claimed:
     """A new instance as its owner gets it."""
     return Claimed(
         number=number,
@@ -175,7 +238,7 @@ def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
         pending=None,
         crashes=0,
         cancelled=False,
-        input=new.input,
+        input=input,
         seed=new.seed,
         started=None,
         log=(),
@@ -203,7 +266,7 @@ def append(
     rows = Arrivals(db, worker)
     seq = next_number(db, "activity")
     duplicates: list[tuple[int, str, int]] = []
-    fresh: list[tuple[int, Append, int, list[Claimed]]] = []
+    fresh: list[tuple[int, int, tuple[FiringRecord, ...] | None, list[Claimed]]] = []
     for index, op in items:
         found = known.get(op.cid)
         if found is not None:
@@ -213,21 +276,28 @@ def append(
         else:
             known[op.cid] = seq
             owned: list[Claimed] = []
-            fresh.append((index, op, seq, owned))
+            fired: tuple[FiringRecord, ...] | None = None
             rows.activities.append(
                 (seq, op.cid, op.types, op.actors, op.document, op.received, None, 0)
             )
             if op.firings is None:
                 rows.outbox.append((seq, None, generation, op.received))
             else:
-                for planned in op.firings:
-                    rows.fire(seq, planned, generation, op.received, owned if op.own else None)
+                mine = owned if op.own else None
+                records = [
+                    rows.fire(seq, planned, generation, op.received, mine)
+                    for planned in op.firings
+                ]
+                fired = tuple(each for each in records if each is not None)
+            fresh.append((index, seq, fired, owned))
             seq += 1
     rows.write()
-    for index, op, number, owned in fresh:
+    for index, number, fired, owned in fresh:
         outcomes[index] = Outcome(
-            Verdict.APPLIED, seq=number, firings=_written(rows, op), claimed=tuple(owned)
+            Verdict.APPLIED, seq=number, firings=fired, claimed=tuple(owned)
         )
+    if fresh:
+        rows.tell(fresh[0][0], outcomes)
     for index, cid, number in duplicates:
         deferred = db.execute(
             "SELECT 1 FROM outbox WHERE activity = ? AND trigger_spec IS NULL", (number,)
@@ -236,30 +306,13 @@ def append(
         outcomes[index] = Outcome(Verdict.DUPLICATE, seq=number, firings=firings)
 
 
-def _written(rows: Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
-    if op.firings is None:
-        return None
-    return tuple(
-        FiringRecord(
-            rows.trigger(planned.trigger_cid)[1],
-            planned.trigger_cid,
-            None if planned.instance is None else planned.instance.id,
-            planned.error,
-            planned.outcome,
-            op.received,
-            op.registry,
-        )
-        for planned in op.firings
-        if planned.outcome != "deferred"
-    )
-
-
 def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
     """Decide and write deferred dispatches; see `operations.Dispatch`."""
     rows = Arrivals(db)
     for index, op in items:
         outcomes[index] = _dispatch(db, op, rows)
     rows.write()
+    rows.tell(items[0][0], outcomes)
 
 
 def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Outcome:
@@ -300,6 +353,7 @@ def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Ou
             Verdict.APPLIED, instance=new.id, number=number, claimed=tuple(owned or ())
         )
     rows.write()
+    rows.tell(items[0][0], outcomes)
 
 
 def holder(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from triggerflow.store.sqlite import places
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -43,4 +45,6 @@ def sync(db: sqlite3.Connection, triggers: Sequence[NewTrigger], now: float) -> 
             " registry = excluded.registry",
             (each.cid, each.name, each.meaning, each.spec, now, number),
         )
+        for scope, limit in each.limits:
+            places.set_limit(db, scope, limit, number)
     return number

@@ -517,6 +517,7 @@ PUBLIC = """
     TransactionError Step step Task Backfill Redispatched UnknownTrigger
     Envelope Head Incoming activity_cid Explained Explanation
     Reason UnknownActivity
+    Batch Concurrency Control Debounce Hold RateLimit Singleton Throttle
 """.split()  # noqa: SIM905
 # fmt: on
 

@@ -11,6 +11,13 @@ if _TYPE_CHECKING:
     from triggerflow.app import App as App
     from triggerflow.client import Client as Client
     from triggerflow.core.activity import Activity as Activity
+    from triggerflow.core.admission import Batch as Batch
+    from triggerflow.core.admission import Concurrency as Concurrency
+    from triggerflow.core.admission import Control as Control
+    from triggerflow.core.admission import Debounce as Debounce
+    from triggerflow.core.admission import RateLimit as RateLimit
+    from triggerflow.core.admission import Singleton as Singleton
+    from triggerflow.core.admission import Throttle as Throttle
     from triggerflow.core.children import ChildRef as ChildRef
     from triggerflow.core.children import cancel as cancel
     from triggerflow.core.children import child as child
@@ -118,6 +125,7 @@ if _TYPE_CHECKING:
     from triggerflow.flows.lint import trusted as trusted
     from triggerflow.hooks import hookimpl as hookimpl
     from triggerflow.pipeline.reasons import Reason as Reason
+    from triggerflow.store.records import Hold as Hold
     from triggerflow.triggers import Guard as Guard
     from triggerflow.triggers import Trigger as Trigger
     from triggerflow.triggers import compile_pattern as compile_pattern
@@ -128,6 +136,15 @@ _HOMES = {
     "triggerflow.app": ("App",),
     "triggerflow.client": ("Client",),
     "triggerflow.core.activity": ("Activity",),
+    "triggerflow.core.admission": (
+        "Batch",
+        "Concurrency",
+        "Control",
+        "Debounce",
+        "RateLimit",
+        "Singleton",
+        "Throttle",
+    ),
     "triggerflow.core.children": ("ChildRef", "cancel", "child", "join", "spawn"),
     "triggerflow.core.codec": (
         "CID",
@@ -219,6 +236,7 @@ _HOMES = {
     "triggerflow.flows.lint": ("trusted",),
     "triggerflow.hooks": ("hookimpl",),
     "triggerflow.pipeline.reasons": ("Reason",),
+    "triggerflow.store.records": ("Hold",),
     "triggerflow.triggers": (
         "Guard",
         "Trigger",

@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 import attrs
 
+from triggerflow.core.admission import Concurrency
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.envelopes import ENVELOPES, Envelope
 from triggerflow.core.given import OWN_CLASSES
@@ -60,6 +61,8 @@ class Definitions:
         version: int = 1,
         signals: Signals | None = None,
         retention: Retention = "app",
+        concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+        priority: int | str = 0,
     ) -> Callable[[Callable[..., Any]], Flow]: ...
     def flow(  # type: ignore[misc]
         self,
@@ -70,6 +73,8 @@ class Definitions:
         version: int = 1,
         signals: Signals | None = None,
         retention: Retention = "app",
+        concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+        priority: int | str = 0,
     ) -> Flow | Callable[[Callable[..., Any]], Flow]:
         """Decorator: register a generator function as a flow.
 
@@ -80,6 +85,10 @@ class Definitions:
             signals: the signals that it takes: names, or name -> validator.
             retention: how long an instance is kept once it has ended; None keeps it for
                 ever, ``"app"`` as long as the app says.
+            concurrency: how many instances are under way at once: a `Concurrency`, a dict of
+                its fields, or a number.
+            priority: the higher first, where several wait: a number, or a path to one in the
+                input.
 
         Raises:
             DefinitionError: it can't be one, or its name and version are taken.
@@ -87,7 +96,13 @@ class Definitions:
 
         def define(each: Callable[..., Any]) -> Flow:
             made = define_flow(
-                each, name=name, version=version, signals=signals, retention=retention
+                each,
+                name=name,
+                version=version,
+                signals=signals,
+                retention=retention,
+                concurrency=concurrency,
+                priority=priority,
             )
             self._add_flow(made)
             return made
@@ -170,7 +185,7 @@ class Definitions:
                 `app.guard`.
             version: raise it to make an otherwise equal trigger a new one.
             more: ``signal``, ``cancel``, ``input``, ``key``, ``dedup``, ``namespace``,
-                ``max_depth``, ``retry``, ``dead_letter``, ``start_at``: see
+                ``max_depth``, ``control``, ``retry``, ``dead_letter``, ``start_at``: see
                 `triggerflow.define_trigger`.
 
         Raises:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 1000
 _BAD_LINES: Final = 3
 _SHOWN: Final = 3
+_TOLD: Final = ("signalled", "cancelled", "deduped", "debounced", "batched", "limited")
 # In the order in which they are worth looking at.
 _STATUSES: Final = ("done", "failed", "blocked", "cancelled", "waiting", "running")
 
@@ -67,11 +68,12 @@ class _Tally:
             return
         for firing in found.firings:
             self.firings += 1
-            self.errors += firing.error is not None
             self.deferred += firing.outcome == "deferred"
             self.outcomes[firing.outcome] += 1
             if firing.outcome == "started" and firing.instance_id is not None:
                 self.started.append(firing.instance_id)
+            elif firing.outcome != "limited":
+                self.errors += firing.error is not None
 
     def reject(self, line: int, reason: str) -> None:
         """Tell of a bad line, at once."""
@@ -92,7 +94,7 @@ class _Tally:
         parts += [
             f"{number:,} {outcome}"
             for outcome, number in self.outcomes.items()
-            if outcome in ("signalled", "cancelled", "deduped")
+            if outcome in _TOLD
         ]
         if self.deferred:
             parts.append(f"{self.deferred:,} left to a worker")

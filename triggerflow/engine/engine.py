@@ -361,7 +361,9 @@ class Engine(Triggering):
             self._backfills.come()
 
     def _reached_out(self, outcome: Outcome, acts: Iterable[Act] = ()) -> None:
-        """A turn, a hit, or what ended an instance, told others."""
+        """A turn, an arrival, a hit, or what ended an instance, told others."""
+        for id in outcome.ended:
+            self._moved(id, "cancelled", None)
         for number, owner in outcome.told:
             self._message_sent(number, owner)
         waits = any(isinstance(act, OpenWait) for act in acts)
@@ -388,8 +390,8 @@ class Engine(Triggering):
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)
-        for number, owner in outcome.told:
-            self._message_sent(number, owner)
+        if outcome.told or outcome.ended:
+            self._reached_out(outcome)
 
     def _promise(self, count: int) -> bool:
         return self._keeper is not None and self._keeper.promise(count)

@@ -37,6 +37,7 @@ from triggerflow.errors import (
     UnknownFlow,
     UnknownInstance,
 )
+from triggerflow.pipeline.admission import of_flow
 from triggerflow.store import acts
 from triggerflow.store.newcomer import NewInstance
 
@@ -230,6 +231,7 @@ def starting(drive: Drive, tag: str, waiting: Waiting) -> acts.SpawnChild:
         correlation_id=run.correlation_id,
         depth=run.depth + 1,
         chain=run.chain,
+        admission=of_flow(known, input, run.namespace),
     )
     if known is None:
         new.status, new.cause = "blocked", "unknown_flow"

@@ -15,6 +15,7 @@ from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Firing, Rejected
 from triggerflow.errors import DefinitionError, KeyTaken, UnknownFlow
+from triggerflow.pipeline.admission import of_flow
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Outcome, Start, Verdict
 
@@ -283,6 +284,7 @@ class Starting(Sending, ABC):
             key=key,
             digest=None if key is None else self._code.codec.digest((input,), {}, "input"),
             correlation_id=correlation_id,
+            admission=of_flow(known, input, namespace),
         )
         if known is None:
             new.status, new.cause = "blocked", "unknown_flow"

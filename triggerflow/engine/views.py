@@ -8,7 +8,7 @@ import attrs
 
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import Pending, decode_pending
-from triggerflow.store.records import ENDED
+from triggerflow.store.records import ENDED, Hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,12 +30,13 @@ class Firing:
     Attributes:
         trigger: the trigger's name.
         trigger_cid: its CID.
-        instance_id: what it started, signalled or cancelled, or None; of a deduped one, the
-            instance that was there already.
+        instance_id: what it started, joined, signalled or cancelled, or None; of a deduped one,
+            the instance that was there already.
         error: why it did nothing, or None.
         outcome: ``started``, ``signalled``, ``cancelled``, ``deduped``, ``guard_error``,
-            ``failed`` or ``too_deep``; ``paused`` while its trigger is, ``skipped`` where that
-            was dropped; ``guard_no`` where a later look found so.
+            ``failed`` or ``too_deep``; ``debounced`` or ``batched`` where it joined an instance
+            that is held and not yet admitted; ``limited``; ``paused`` while its trigger is,
+            ``skipped`` where that was dropped; ``guard_no`` where a later look found so.
         activity: the activity's CID.
         earlier: CID of the activity that fired in its stead, where it was deduped.
         at: when, in seconds since the epoch.
@@ -142,6 +143,8 @@ class Instance:
         cause: why it is blocked; `reason` says it in words.
         waiting: tags that it waits for.
         due: when the next of them fires by itself, seconds since the epoch.
+        held: why it isn't admitted yet, or None; it is ``waiting`` then, and none of its code
+            runs.
         created, started, ended: seconds since the epoch.
         activity: CID of the activity that started it, or None.
         trigger: name of the trigger that did.
@@ -171,6 +174,8 @@ class Instance:
     activity: str | None
     trigger: str | None
     trigger_cid: str | None
+    priority: int = 0
+    held: Hold | None = None
 
     @property
     def is_over(self) -> bool:
@@ -209,6 +214,8 @@ class Instance:
             activity=record.activity,
             trigger=record.trigger,
             trigger_cid=record.trigger_cid,
+            priority=record.priority,
+            held=record.hold,
         )
 
 

@@ -16,6 +16,7 @@ import attrs
 
 from triggerflow.core.codec import decode_document, encode_document
 from triggerflow.errors import DecodingRefused, TriggerflowError
+from triggerflow.pipeline.admission import limits_of
 from triggerflow.store.history import Span
 from triggerflow.store.operations import PlannedFiring
 from triggerflow.store.records import NewTrigger, TriggerRecord
@@ -101,6 +102,7 @@ def new_triggers(triggers: Iterable[Trigger]) -> list[NewTrigger]:
             each.meaning_cid,
             each.delivery.encoded(),
             None if each.start_at is None else span_from(each.start_at),
+            limits_of(each),
         )
         for each in triggers
     ]

@@ -18,6 +18,7 @@ import attrs
 
 from triggerflow.core.codec import decode_document, encode_document
 from triggerflow.errors import EncodingRefused
+from triggerflow.pipeline.admission import of_trigger
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Letter, Once, PlannedFiring
 from triggerflow.triggers.mapping import NoValue, key_text
@@ -238,7 +239,10 @@ def _letter(activity: Activity, trigger: Trigger, document: bytes) -> Letter:
 
 
 def _payload(activity: Activity, template: Any) -> bytes:
-    made = activity.document if template is None else template(activity)
+    return _encoded(activity.document if template is None else template(activity))
+
+
+def _encoded(made: Any) -> bytes:
     return encode_document(made, what="the mapped input")
 
 
@@ -250,15 +254,17 @@ def _instance(
     now: float,
     seed: bytes,
 ) -> NewInstance:
+    given = activity.document if trigger.input is None else trigger.input(activity)
     new = NewInstance(
         id=instance_id(activity.cid, trigger.trigger_cid),
         flow=trigger.flow,
         version=None,
-        input=document if trigger.input is None else _payload(activity, trigger.input),
+        input=document if trigger.input is None else _encoded(given),
         seed=b"",
         created=now,
         namespace=trigger.namespace,
         key=key_text(trigger.key, activity) if trigger.key else None,
+        admission=of_trigger(trigger, flows.find(trigger.flow), activity.document, given),
     )
     _bind(new, trigger, flows, seed)
     return new

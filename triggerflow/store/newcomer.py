@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
+
+if TYPE_CHECKING:
+    from triggerflow.core.admission_request import Admission
 
 
 @attrs.define(slots=True)
@@ -11,7 +16,8 @@ class NewInstance:
 
     `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`. `digest`
     says whether two inputs under one key are the same; without it their bytes do. `depth`
-    is how deep a child it is, `chain` how many emitted activities led to it.
+    is how deep a child it is, `chain` how many emitted activities led to it. `admission` is
+    what is asked before it runs; None asks nothing.
     """
 
     id: str
@@ -29,3 +35,4 @@ class NewInstance:
     correlation_id: str | None = None
     depth: int = 0
     chain: int = 0
+    admission: Admission | None = None

@@ -56,8 +56,9 @@ class Outcome:
         next_due: when the next parked instance, or task, is due, or None (claims).
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
-        told: (number, owner) of other instances that got a message (turns, terminations,
-            answers, appends, dispatches).
+        told: (number, owner) of other instances that got a message, or became runnable (turns,
+            appends, starts, dispatches, messages, terminations, answers).
+        ended: public ids of instances that this ended without a turn of theirs.
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
     """
@@ -76,6 +77,7 @@ class Outcome:
     next_due: float | None = None
     detail: str = ""
     told: tuple[tuple[int, int | None], ...] = ()
+    ended: tuple[str, ...] = ()
     emitted: bool = False
     refusals: tuple[Refusal, ...] = ()
     tasks: tuple[ClaimedTask, ...] = ()
@@ -113,6 +115,8 @@ class Once:
 
 # What a firing does, as its outcome says.
 DOES = frozenset({"started", "signalled", "cancelled"})
+# What it is instead where it joined an instance that is held.
+JOINED = frozenset({"debounced", "batched"})
 
 
 @attrs.define(slots=True)
@@ -135,6 +139,10 @@ class PlannedFiring:
         due: when its dispatch is tried again, or None.
         attempts: how often it was tried in a row.
         dead_letter: what its failure starts, or None.
+
+    An instance with an `admission` may not be started after all: the firing is then
+    ``debounced`` or ``batched`` and names the instance that it joined, or ``limited`` and
+    says why.
     """
 
     trigger_cid: str

@@ -23,8 +23,8 @@ class FiringRecord:
     """A trigger met an activity.
 
     Attributes:
-        instance: public id of what it started, signalled or cancelled; of a deduped one, the
-            instance that was there already.
+        instance: public id of what it started, joined, signalled or cancelled; of a deduped
+            one, the instance that was there already.
         error: why it did nothing.
         activity: the activity's CID.
         earlier: CID of the activity that fired in its stead, where it was deduped.
@@ -106,9 +106,28 @@ class ProgressRecord:
     at: float
 
 
+HOLDS = ("", "debounce", "batch", "throttle", "place")
+
+
+@attrs.frozen
+class Hold:
+    """Why an instance that was started isn't admitted yet.
+
+    Attributes:
+        kind: ``debounce``, ``batch``, ``throttle``, or ``place`` (of a concurrency key).
+        until: when that ends by itself, in seconds since the epoch; None where it waits for a
+            place.
+        key: of the group, or the place: text, "" for the only one; None for a throttle.
+    """
+
+    kind: str
+    until: float | None
+    key: str | None
+
+
 @attrs.frozen
 class InstanceRecord:
-    """An instance as stored."""
+    """An instance as stored; `held` is a number that `HOLDS` names."""
 
     number: int
     id: str
@@ -139,6 +158,14 @@ class InstanceRecord:
     trigger_cid: str | None
     positions: bytes | None = None
     turns: int = 0
+    priority: int = 0
+    held: int = 0
+    held_key: str | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """What it is held for, if it is."""
+        return Hold(HOLDS[self.held], self.due, self.held_key) if self.held else None
 
     @property
     def cursor(self) -> tuple[float, int]:
@@ -303,7 +330,8 @@ class NewTrigger:
     """A trigger to make current; `meaning` is the CID of its spec without the name.
 
     `options` is how it is dispatched. `start` is from where on one of a new name fires, None
-    from now on.
+    from now on. `limits` are the (scope, limit) of its places, which hold for those who wait
+    there already.
     """
 
     name: str
@@ -312,6 +340,7 @@ class NewTrigger:
     meaning: str
     options: bytes | None = None
     start: Span | None = None
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 @attrs.frozen

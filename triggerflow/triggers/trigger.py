@@ -15,12 +15,14 @@ Code has no CID: a guard stands in the spec as ``name@version``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
 import attrs
 
 from triggerflow.core.activity import MOST_CHAIN
+from triggerflow.core.admission import Control
 from triggerflow.core.codec import cid_of
 from triggerflow.core.retry import RetryPolicy
 from triggerflow.errors import DefinitionError, EncodingRefused, PatternError
@@ -70,6 +72,7 @@ FIELDS: Final = (
     "signal",
     "cancel",
     "dedup",
+    "control",
 )
 
 
@@ -94,6 +97,7 @@ class Trigger:
         namespace: only activities of this namespace meet it, and what it starts is in it.
         max_depth: how many emitted activities may have led to the activity; None for as many
             as there can be.
+        control: how often, how many at once and in which order it starts flows, or None.
         delivery: how it is dispatched; no part of the spec.
         start_at: where in history it begins, None for now; no part of the spec either.
     """
@@ -112,6 +116,7 @@ class Trigger:
     dedup: Dedup | None = None
     namespace: str = ""
     max_depth: int | None = None
+    control: Control | None = None
 
     @property
     def action(self) -> str:
@@ -160,6 +165,8 @@ class Trigger:
             spec["namespace"] = self.namespace
         if self.max_depth is not None:
             spec["max_depth"] = self.max_depth
+        if self.control is not None:
+            spec["control"] = self.control.spec()
         return spec
 
     @cached_property
@@ -225,6 +232,7 @@ def define_trigger(
     dedup: object = None,
     namespace: str = "",
     max_depth: int | None = None,
+    control: Control | Mapping[str, Any] | None = None,
     retry: RetryPolicy | None = None,
     dead_letter: object = None,
     start_at: object = "latest",
@@ -251,6 +259,7 @@ def define_trigger(
         namespace: only activities that were appended in it meet the trigger.
         max_depth: how many emitted activities may have led to the activity: 0 to take only
             those from outside.
+        control: a `Control`, or a dict of its parts.
         retry: how often a guard that raises or hangs is asked again.
         dead_letter: a flow, or a flow's name, that starts once that has failed for good.
         start_at: ``"latest"``, ``"horizon"``, a sequence number or an aware datetime: from
@@ -279,6 +288,7 @@ def define_trigger(
         dedup=None if dedup is None else compile_dedup(dedup, f"{what}, dedup"),
         namespace=_namespace(namespace, what),
         max_depth=_depth(max_depth, what),
+        control=_control(control, what),
         delivery=Delivery.checked(
             retry,
             None if dead_letter is None else flow_name(dead_letter, f"{what}, dead_letter"),
@@ -375,6 +385,16 @@ def _namespace(namespace: object, what: str) -> str:
     if namespace != "":
         check_name(namespace, f"{what}, namespace={namespace!r:.80}")
     return str(namespace)
+
+
+def _control(control: object, what: str) -> Control | None:
+    if control is None:
+        return None
+    try:
+        # One that controls nothing is none, so that it changes no CID.
+        return Control.from_spec(control) or None
+    except DefinitionError as error:
+        raise DefinitionError(f"{what}, {error.what}", error.problem, error.remedy) from None
 
 
 def _depth(depth: object, what: str) -> int | None:

@@ -258,7 +258,8 @@ class _Writing:
         letters += kin.tell_parents(db, ended, gone)
         # A failed one may be retried, and reads then what came before it failed.
         over = {number for number, status, *_ in ended if status != "failed"}
-        return kin.post(db, [each for each in letters if each[0] not in over])
+        self.rows.told.add(kin.post(db, [each for each in letters if each[0] not in over]))
+        return self.rows.told
 
 
 def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> None:

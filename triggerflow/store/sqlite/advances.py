@@ -41,7 +41,6 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
     if op.registry != generation:
         return Outcome(Verdict.STALE)
     rows = Arrivals(db)
-    mets: list[Met] = []
     counts = Counter(known=op.known)
 
     def count(record: FiringRecord | None) -> None:
@@ -54,16 +53,14 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
         met = Met(
             seq, *db.execute("SELECT cid, depth FROM activity WHERE seq = ?", (seq,)).fetchone()
         )
-        mets.append(met)
         count(rows.fire(met, planned, generation, op.at, source="backfill"))
     for each in op.again:
         found = again(db, rows, each)
         if found is None:
             counts["known"] += 1
             continue
-        mets.append(found[0])
-        count(found[1])
-    owners = rows.write()
+        count(found)
+    rows.write()
     done = op.done or op.to >= last
     db.execute(
         "UPDATE backfill SET cursor = ?, looked = looked + ?, fired = fired + ?,"
@@ -83,5 +80,6 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
             op.backfill,
         ),
     )
-    told = tuple(each for met in mets for each in met.told(owners))
-    return Outcome(Verdict.APPLIED, told=told)
+    outcomes = [Outcome(Verdict.APPLIED)]
+    rows.tell(0, outcomes)
+    return outcomes[0]

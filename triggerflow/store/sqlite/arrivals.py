@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -12,19 +12,32 @@ from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
+from triggerflow.store.sqlite import admission, kin, places, registry
 from triggerflow.store.sqlite import firings as written
-from triggerflow.store.sqlite import registry
 from triggerflow.store.sqlite.fired import firings_of
-from triggerflow.store.sqlite.firing import Keys, decide, deliver, holder, remember
+from triggerflow.store.sqlite.firing import (
+    Decision,
+    Keys,
+    decide,
+    deliver,
+    has_fired,
+    holder,
+    remember,
+)
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from triggerflow.core.admission_request import Admission
     from triggerflow.store.operations import Letter
     from triggerflow.store.records import NewTrigger
 
 Items = Sequence[tuple[int, Any]]
 Outcomes = list[Any]
+
+
+# How an instance begins of which nothing is asked.
+_ADMITTED: Final = admission.Standing()
 
 
 def next_number(db: sqlite3.Connection, table: str) -> int:
@@ -45,6 +58,7 @@ class Arrivals:
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
+        self.told = kin.Told()
         self._triggers: dict[str, tuple[int, str]] | None = None
         self._keys: Keys = {}
         self._keyed: dict[str, int] = {}
@@ -76,13 +90,33 @@ class Arrivals:
         trigger: int | None,
         owned: list[Claimed] | None = None,
         kin: tuple[int, str, bool, bool] | None = None,
+        generation: int = 0,
     ) -> int:
-        """Gather a new instance; `kin` is its parent's number and tag, awaited, abandoned."""
+        """Gather a new instance.
+
+        Args:
+            owned: gets it where the worker owns it from the start.
+            kin: its parent's number and tag, awaited, abandoned.
+            generation: that of the triggers, of which the newest know the limits best.
+        """
         if not self._number:
             self._number = next_number(self.db, "instance")
         number = self._number
         self._number += 1
-        mine = owned is not None and self.worker is not None and new.status == "running"
+        standing = _ADMITTED
+        if new.admission is not None:
+            standing = admission.enter(
+                self.db,
+                number,
+                new,
+                new.admission,
+                activity=activity,
+                now=new.created,
+                registry=generation,
+                told=self.told,
+            )
+        status = "waiting" if standing.held else new.status
+        mine = owned is not None and self.worker is not None and status == "running"
         origin = self.horizon if activity is None else activity
         parent, tag, awaited, abandoned = kin or (None, None, False, False)
         self.instances.append(
@@ -92,10 +126,10 @@ class Arrivals:
                 new.namespace,
                 new.flow,
                 new.version,
-                new.status,
+                status,
                 self.worker if mine else None,
-                new.cause,
-                new.reason,
+                None if standing.held else new.cause,
+                None if standing.held else new.reason,
                 new.key,
                 new.correlation_id,
                 activity,
@@ -110,9 +144,17 @@ class Arrivals:
                 origin,
             )
         )
-        self.generations.append((number, new.seed, new.input, new.digest))
+        input = new.input if standing.input is None else standing.input
+        self.generations.append((number, new.seed, input, new.digest))
+        if new.admission is not None:
+            # At once, for those that come after it in this batch.
+            self.write_instances()
+            self.db.execute(
+                "UPDATE instance SET priority = ?, held = ?, due = ? WHERE id = ?",
+                (new.admission.priority, standing.held, standing.due, number),
+            )
         if mine and owned is not None:
-            owned.append(_claimed(number, new, origin))
+            owned.append(_claimed(number, new, origin, input))
         return number
 
     def fire(
@@ -139,14 +181,10 @@ class Arrivals:
         new = planned.instance
         if found.outcome == "started" and new is not None:
             new.chain = met.depth
-            number = self.instance(new, met.seq, trigger, owned)
-            if new.key is not None:
-                self._keys[new.namespace, new.flow, new.key] = new
-                self._keyed[new.id] = number
+            found = self._start(new, met.seq, trigger, owned, generation) or found
         elif found.number is not None and planned.letter is not None:
             self._letters.append((found.number, planned.letter, at))
-            met.addressed.append(found.number)
-        if planned.once is not None and found.outcome == planned.outcome and not found.error:
+        if planned.once is not None and has_fired(planned, found):
             remember(self.db, planned.once, met.seq, found, at)
         dead = planned.dead_letter
         if dead is not None:
@@ -184,6 +222,40 @@ class Arrivals:
             dead_letter=None if dead is None else dead.id,
         )
 
+    def _start(
+        self,
+        new: NewInstance,
+        seq: int,
+        trigger: int,
+        owned: list[Claimed] | None,
+        generation: int,
+    ) -> Decision | None:
+        """Gather what a firing starts, or say what came of it instead."""
+        verdict = None if new.admission is None else self._judge(new, new.admission, seq)
+        if verdict is not None:
+            return Decision(verdict.outcome, verdict.reason, verdict.instance)
+        number = self.instance(new, seq, trigger, owned, generation=generation)
+        if new.key is not None:
+            self._keys[new.namespace, new.flow, new.key] = new
+            self._keyed[new.id] = number
+        return None
+
+    def _judge(self, new: NewInstance, asked: Admission, seq: int) -> admission.Verdict | None:
+        """What keeps an arrival from starting an instance of its own."""
+        admitted: places.Admitted = {}
+        verdict = admission.judge(
+            self.db, new, asked, activity=seq, now=new.created, admitted=admitted
+        )
+        self.told.woken(admitted)
+        return verdict
+
+    def tell(self, index: int, outcomes: Outcomes) -> None:
+        """One outcome passes on what all of them have told."""
+        if self.told:
+            found = outcomes[index]
+            found.told += tuple(self.told.owners)
+            found.ended += tuple(self.told.ended)
+
     def _cid(self, seq: int) -> str:
         # This batch's own are numbered one after the other.
         at = seq - self.activities[0][0] if self.activities else -1
@@ -192,8 +264,8 @@ class Arrivals:
         (cid,) = self.db.execute("SELECT cid FROM activity WHERE seq = ?", (seq,)).fetchone()
         return str(cid)
 
-    def write(self) -> dict[int, int | None]:
-        """Insert all of it; number -> owner of the instances that got a message."""
+    def write(self) -> None:
+        """Insert all of it."""
         db = self.db
         if self.activities:
             db.executemany(
@@ -216,6 +288,14 @@ class Arrivals:
                 " VALUES (?, ?, ?, ?)",
                 self.outbox,
             )
+        self.write_instances()
+        # Now that the newcomers have their rows: a letter may be for one of them.
+        if self._letters:
+            self.told.add(deliver(db, self._letters))
+
+    def write_instances(self) -> None:
+        """Insert the new instances that were gathered so far."""
+        db = self.db
         if self.instances:
             db.executemany(
                 "INSERT INTO instance (id, public_id, namespace, flow, version, status, owner,"
@@ -229,25 +309,20 @@ class Arrivals:
                 " VALUES (?, 1, ?, ?, ?)",
                 self.generations,
             )
-        # Now that the newcomers have their rows: a letter may be for one of them.
-        return deliver(db, self._letters) if self._letters else {}
+            self.instances.clear()
+            self.generations.clear()
 
 
 @attrs.define(slots=True)
 class Met:
-    """The activity of some firings: `addressed` are the instances that they send something."""
+    """The activity of some firings."""
 
     seq: int
     cid: str
     depth: int = 0
-    addressed: list[int] = attrs.field(factory=list)
-
-    def told(self, owners: dict[int, int | None]) -> tuple[tuple[int, int | None], ...]:
-        """Whom its firings told, with their owners."""
-        return tuple((each, owners[each]) for each in self.addressed if each in owners)
 
 
-def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
+def _claimed(number: int, new: NewInstance, origin: int, input: bytes) -> Claimed:
     """A new instance as its owner gets it."""
     return Claimed(
         number=number,
@@ -259,7 +334,7 @@ def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
         pending=None,
         crashes=0,
         cancelled=False,
-        input=new.input,
+        input=input,
         seed=new.seed,
         started=None,
         log=(),
@@ -300,6 +375,7 @@ def append(
             known[op.cid, op.namespace] = seq
             owned: list[Claimed] = []
             met = Met(seq, op.cid)
+            fired: tuple[FiringRecord, ...] | None = None
             rows.activities.append(
                 (
                     seq,
@@ -324,15 +400,16 @@ def append(
                 fired = tuple(record for record in each if record is not None)
             fresh.append((index, met, fired, owned))
             seq += 1
-    owners = rows.write()
+    rows.write()
     for index, met, fired, owned in fresh:
         outcomes[index] = Outcome(
             Verdict.APPLIED,
             seq=met.seq,
             firings=fired,
             claimed=tuple(owned),
-            told=met.told(owners),
         )
+    if fresh:
+        rows.tell(fresh[0][0], outcomes)
     for index, op, number in duplicates:
         deferred = db.execute(
             "SELECT 1 FROM outbox WHERE activity = ? AND trigger_spec IS NULL", (number,)
@@ -362,9 +439,11 @@ def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
             done.append((index, met))
         else:
             outcomes[index] = Outcome(met)
-    owners = rows.write()
+    rows.write()
     for index, met in done:
-        outcomes[index] = Outcome(Verdict.APPLIED, seq=met.seq, told=met.told(owners))
+        outcomes[index] = Outcome(Verdict.APPLIED, seq=met.seq)
+    if done:
+        rows.tell(done[0][0], outcomes)
 
 
 def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Met | Verdict:
@@ -410,3 +489,4 @@ def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Ou
             Verdict.APPLIED, instance=new.id, number=number, claimed=tuple(owned or ())
         )
     rows.write()
+    rows.tell(items[0][0], outcomes)

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggerflow.errors import KeyTaken
-from triggerflow.store.operations import DOES
+from triggerflow.store.operations import DOES, JOINED
 from triggerflow.store.sqlite import kin
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def decide(
     return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival[0])))
 
 
+def has_fired(planned: PlannedFiring, decision: Decision) -> bool:
+    """Whether a firing did what was planned, or joined others that will."""
+    done = decision.outcome == planned.outcome or decision.outcome in JOINED
+    return done and decision.error is None
+
+
 def counts(until: float | None, at: float) -> bool:
     """Whether a dedup key that fired counts still."""
     return until is None or at < until
@@ -126,10 +132,8 @@ def remember(
     )
 
 
-def deliver(
-    db: sqlite3.Connection, letters: list[tuple[int, Letter, float]]
-) -> dict[int, int | None]:
-    """Put letters into inboxes; number -> owner of whoever got one.
+def deliver(db: sqlite3.Connection, letters: list[tuple[int, Letter, float]]) -> kin.Told:
+    """Put letters into inboxes; whoever is concerned.
 
     One that was asked to end before is left alone.
     """
@@ -149,7 +153,7 @@ def deliver(
             asked.add(number)
             db.execute("UPDATE instance SET cancelled = 1 WHERE id = ?", (number,))
         posts.append((number, letter.kind, letter.name, letter.payload, at))
-    return dict(kin.post(db, posts))
+    return kin.post(db, posts)
 
 
 def holder(db: sqlite3.Connection, new: NewInstance, keys: Keys) -> tuple[str, bool] | None:

@@ -21,7 +21,7 @@ def redispatch(
     """Decide and write redispatches; see `operations.Redispatch`."""
     generation = registry.generation(db)
     rows = Arrivals(db)
-    done: dict[int, tuple[int, Met, FiringRecord]] = {}
+    done: dict[int, tuple[int, FiringRecord]] = {}
     for index, op in items:
         if op.registry != generation:
             outcomes[index] = Outcome(Verdict.STALE)
@@ -30,15 +30,16 @@ def redispatch(
         if found is None:
             outcomes[index] = Outcome(Verdict.GONE)
         else:
-            done[op.firing] = (index, *found)
-    owners = rows.write()
-    for index, met, record in done.values():
-        outcomes[index] = Outcome(Verdict.APPLIED, firings=(record,), told=met.told(owners))
+            done[op.firing] = (index, found)
+    rows.write()
+    for index, record in done.values():
+        outcomes[index] = Outcome(Verdict.APPLIED, firings=(record,))
+    for index, _ in done.values():
+        rows.tell(index, outcomes)
+        break
 
 
-def again(
-    db: sqlite3.Connection, rows: Arrivals, op: Redispatch
-) -> tuple[Met, FiringRecord] | None:
+def again(db: sqlite3.Connection, rows: Arrivals, op: Redispatch) -> FiringRecord | None:
     """Gather what a firing becomes; None where it is no longer what was planned for."""
     row = db.execute(
         "SELECT f.activity, a.cid, a.depth, f.dead_letter FROM firing f"
@@ -52,5 +53,4 @@ def again(
     if dead_letter is not None:
         op.planned.dead_letter = None
     met = Met(*about)
-    record = rows.fire(met, op.planned, op.registry, op.at, source=op.source, over=op.firing)
-    return None if record is None else (met, record)
+    return rows.fire(met, op.planned, op.registry, op.at, source=op.source, over=op.firing)

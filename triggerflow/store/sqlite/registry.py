@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.records import TriggerRecord
-from triggerflow.store.sqlite import backfills
+from triggerflow.store.sqlite import backfills, places
 
 if TYPE_CHECKING:
     import sqlite3
@@ -65,6 +65,8 @@ def sync(db: sqlite3.Connection, triggers: Sequence[NewTrigger], now: float) -> 
             backfills.begin(db, each.name, each.start, now)
         states[each.name] = states[each.meaning] = state
         names.add(each.name)
+        for scope, limit in each.limits:
+            places.set_limit(db, scope, limit, number)
     return number
 
 

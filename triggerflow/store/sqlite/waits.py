@@ -26,7 +26,7 @@ def satisfy(
         number, tag = row
         db.execute("DELETE FROM wait WHERE id = ?", (op.wait,))
         told = kin.post(db, [(number, "activity", tag, op.payload, op.at)])
-        outcomes[index] = Outcome(Verdict.APPLIED, number=number, told=tuple(told))
+        outcomes[index] = Outcome(Verdict.APPLIED, number=number, told=tuple(told.owners))
 
 
 def scanned(

@@ -322,7 +322,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "registry": store.registry,
         "workers": store.workers,
         "sync": lambda: store.sync_triggers(
-            [NewTrigger("b", "cid-b", b"b", "means b", (("p", 2),))], now=NOW
+            [NewTrigger("b", "cid-b", b"b", "means b", limits=(("p", 2),))], now=NOW
         ),
     }
 

@@ -28,8 +28,8 @@ from triggerflow.store.acts import (
 )
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import generations, kin, tasks
-from triggerflow.store.sqlite.arrivals import Arrivals, next_number
 from triggerflow.store.sqlite.firing import holder
+from triggerflow.store.sqlite.incoming import Arrivals, next_number
 from triggerflow.store.sqlite.reads import searchable
 from triggerflow.store.sqlite.registry import generation as registry_generation
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import DOES, Advance, Outcome, Verdict
 from triggerflow.store.sqlite import registry
-from triggerflow.store.sqlite.arrivals import Arrivals, Met
 from triggerflow.store.sqlite.backfills import has_fired
+from triggerflow.store.sqlite.incoming import Arrivals, Met
 from triggerflow.store.sqlite.redispatches import again
 
 if TYPE_CHECKING:

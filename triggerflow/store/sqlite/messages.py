@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import kin, places, tasks, waking
-from triggerflow.store.sqlite.arrivals import next_number
+from triggerflow.store.sqlite.incoming import next_number
 
 if TYPE_CHECKING:
     import sqlite3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Outcome, Redispatch, Verdict
 from triggerflow.store.sqlite import registry
-from triggerflow.store.sqlite.arrivals import Arrivals, Met
+from triggerflow.store.sqlite.incoming import Arrivals, Met
 
 if TYPE_CHECKING:
     import sqlite3

@@ -69,6 +69,8 @@ def jobs(name: str, quick: bool) -> list[Job]:
             f"many github {count}",
             f"cid {count}",
         )
+    if name == "queues":
+        return own("queues.py", size(100, 20) + " 1", size(1000, 200) + " 100")
     if name == "long":
         return own("long_flow.py", size(10_000, 1000) + " 1", size(40_000, 4000) + " 20")
     if name == "parked":
@@ -80,7 +82,7 @@ def jobs(name: str, quick: bool) -> list[Job]:
     raise SystemExit(f"no benchmark is called {name!r}; there are {', '.join(NAMES)}")
 
 
-NAMES = ("steps", "replay", "append", "long", "parked", "imports", "audit")
+NAMES = ("steps", "queues", "replay", "append", "long", "parked", "imports", "audit")
 # These are slow and steady, or pass and fail: once is enough.
 ONCE = ("parked", "imports", "audit", "long")
 
@@ -185,6 +187,12 @@ def judged(results: Results) -> list[tuple[str, float, str, bool]]:
     one = results.ratio("steps 1-step 100", "floor sqlite one_step conc=100")
     if one:
         rows.append(("one-step flows beside the shared floor, 100 at once", one, "-", True))
+    for at_once in (1, 100):
+        for where, text in {"here": "here", "there": "in another process"}.items():
+            ratio = results.ratio(f"queues {where} {at_once}", f"queues home {at_once}")
+            if ratio:
+                what = f"calls queued and run {text}, beside plain steps, {at_once} at once"
+                rows.append((what, ratio, "-", True))
     aim("append_many at 1 KB, activities/s", results.get("append many kb"), 8000, None)
     aim("append_many of GitHub webhooks, activities/s",
         results.get("append many github"), 5000, None)  # fmt: skip

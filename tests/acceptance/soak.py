@@ -2,11 +2,13 @@
 
     python tests/acceptance/soak.py --flows 20000 --kills 40
 
-Flows of ten kinds (`children/mixed.py`) are brought in by two processes that also drive them.
+Flows of many kinds (`children/mixed.py`) are brought in by two processes that also drive them,
+and serve the queue on which some of their steps run.
 One of them is killed at a random moment and replaced, again and again; what it had not
 acknowledged is asked for once more. In the end one process drives the rest, and the database,
 the steps' own record and the bank's ledger are audited (`children/mixed_audit.py`). The exit
-status is 1 if the audit found anything.
+status is 1 if the audit found anything. What became of each queued call the database keeps
+itself, by triggers.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "children")]
 
 from conftest import Processes  # noqa: E402
-from mixed_audit import KINDS, audit, summary  # noqa: E402
+from mixed_audit import KINDS, audit, summary, watch  # noqa: E402
+
+import triggerflow as tf  # noqa: E402
 
 # Commands that a child has before it, so that it needn't wait for its parent.
 AHEAD = 2
@@ -46,6 +50,10 @@ class Soak:
         self.doubtful: set[int] = set()
         self.dead: set[int] = set()
         self.given: dict[int, deque[int]] = {}  # pid -> batches that it has before it
+        store = tf.App(f"sqlite:///{self.store}", entry_points=False).make_store()
+        store.open()
+        store.close()
+        watch(self.store)
         with sqlite3.connect(self.world.with_suffix(".db")) as db:
             db.execute("CREATE TABLE ledger (key TEXT PRIMARY KEY, n INTEGER, amount INTEGER)")
         db.close()

@@ -37,10 +37,10 @@ def test_mixed_flows_across_kills(
 ) -> None:
     """Hundreds of flows of every kind and eight kills: each ends as it has to, once."""
     soak = make_soak()
-    soak.run(batches=40, kills=6)
+    soak.run(batches=30, kills=6)
     report(soak.summary())
     assert soak.audit() == []
-    assert len(soak.acks) == 400
+    assert len(soak.acks) == 420
     assert len(soak.dead) == 8
     assert "locked" not in soak.processes.complaints()
 
@@ -90,3 +90,17 @@ def test_audit_notices_that_the_fence_is_gone(make_soak: Callable[..., Any]) -> 
         holder.pull(0.1)
         found = soak.audit()
     assert any("is waiting with" in each for each in found), found[:5]
+
+
+def test_audit_notices_that_tokens_are_not_compared(make_soak: Callable[..., Any]) -> None:
+    """Without epoch and token, an attempt of a queued call answers long after its end."""
+    soak = make_soak(lease=1.0)
+    holder = stale(soak, **{SABOTAGE: "token"})
+    until = time.monotonic() + 30
+    found: list[str] = []
+    while not any("was answered after it was over" in each for each in found):
+        assert time.monotonic() < until, found
+        holder.pull(0.1)
+        found = soak.audit()
+    assert any("answered under" in each for each in found), found[:5]
+    assert any("answers of ended calls are left over" in each for each in found), found[:5]

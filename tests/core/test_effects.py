@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 import triggerflow as tf
-from triggerflow.core.effects import MISSING, checked_name
+from triggerflow.core.effects import MISSING
+from triggerflow.core.tags import checked_name
 from triggerflow.errors import DefinitionError
 
 

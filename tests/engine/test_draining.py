@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import attrs
 import pytest
@@ -19,13 +20,17 @@ from triggerflow.testing.crash import crash_everywhere
 
 def _world(new_app, store):
     """An app whose steps last as long as they are told, and what happened in them."""
-    world = attrs.make_class("World", ["app", "calls", "ended"])(new_app(store), [], [])
+    world = attrs.make_class("World", ["app", "calls", "ended", "step"])(
+        new_app(store), [], [], None
+    )
 
     async def step(length):
         world.calls.append((length, tf.step_context().attempt))
         await trio.sleep(length)
         world.ended.append(length)
         return length
+
+    world.step = step
 
     @world.app.flow(name="f")
     def f(lengths):
@@ -82,6 +87,42 @@ def test_steps_end_and_the_rest_goes_back(new_app, live, make_store):
     assert live(again.app, goes_on) == ([5, 7], [500])
     # Handed back, not died: the first attempt that no result came of doesn't count.
     assert sorted(again.calls) == [(7, 1), (500, 1)]
+
+
+def test_what_was_not_begun_is_begun_by_the_next(new_app, live, make_store):
+    """A call that is armed as a drain begins goes on elsewhere, whatever else ends here."""
+    store = make_store()
+    world = _world(new_app, store)
+
+    def two(world):
+        @world.app.flow(name="two")
+        def two(_):
+            def second():
+                yield tf.wait_signal("go")
+                return (yield tf.call(world.step, 7))
+
+            return (yield tf.gather(tf.call(world.step, 20), second()))
+
+    two(world)
+
+    async def scenario(engine):
+        id = await engine.start("two")
+        await trio.sleep(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(engine.drain, timeout=60))
+            await trio.sleep(1)
+            await engine.signal(id, "go")
+        assert world.ended == [20]
+        return id
+
+    id = live(world.app, scenario)
+    again = _world(new_app, store)
+    two(again)
+
+    async def goes_on(engine):
+        return (await engine.wait(id, timeout=100)).result
+
+    assert live(again.app, goes_on) == [20, 7]
 
 
 def _read(store):

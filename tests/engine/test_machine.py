@@ -1,9 +1,10 @@
 """Random programs against the whole engine: whatever happens to it, its promises hold.
 
-A case is data: what the flows do, what is done to them (signals, cancels, retries ...), and
-what is done to the engine (crashes before and after commits, restarts, how much it keeps in
-memory). A second engine may work beside it on the same file. All of it runs in virtual time on
-one thread, so a case that fails fails again and is shrunk. The promises are checked in each
+A case is data: what the flows do, at home or on a queue, what is done to them (signals,
+cancels, retries ...), and what is done to the engine (crashes before and after commits,
+restarts, how much it keeps in memory). A second engine may work beside it on the same file, or
+serve its queue. All of it runs in virtual time on one thread, so a case that fails fails again
+and is shrunk. The promises are checked in each
 commit, as each step begins, after each act, and at the end, when everything was answered.
 
 ``TRIGGERFLOW_MACHINE=10000`` tries so many cases instead of the usual few, with a new seed
@@ -19,12 +20,14 @@ import os
 import re
 from collections import Counter, defaultdict
 
+import attrs
 import pytest
 import trio
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 import triggerflow as tf
+from triggerflow.core.answers import Answer
 from triggerflow.core.children import child_id
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import decode_pending, kind_of
@@ -34,7 +37,8 @@ from triggerflow.engine import turn as turn_module
 from triggerflow.engine.clock import LoopClock
 from triggerflow.store.operations import Turn, Verdict
 from triggerflow.store.records import CRASH_LIMIT, ENDED, OPEN
-from triggerflow.store.sqlite import MemoryStore, SqliteStore, kin, turns
+from triggerflow.store.sqlite import MemoryStore, SqliteStore, kin, tasks, turns
+from triggerflow.store.tasks import ClaimTasks, FinishTask
 from triggerflow.testing.crash import Crash, CrashingStore
 from triggerflow.testing.time import run_virtually, virtual_settings
 
@@ -53,27 +57,50 @@ def play_app(store, world):
     app = tf.App(store, build="one", entry_points=False)
     again = tf.RetryPolicy(max_attempts=9, initial=2)
 
+    @app.step
     def plain(n):
         world.step_begins()
         return ["plain", n]
 
+    @app.step
     async def slow(n):
         world.step_begins()
         await trio.sleep(n)
         return ["slow", n]
 
+    @app.step
     def flaky(n):
         world.step_begins()
         if tf.step_context().attempt <= n:
             raise OSError(n)
         return ["flaky", n]
 
+    @app.step
     def fragile():
         world.step_begins()
         if world.broken:
             raise OSError("broken")
         return ["mended"]
 
+    @app.step
+    async def beat(n):
+        at = world.step_begins()
+        world.look_at_details(at)
+        for each in range(n):
+            world.said[at.instance, at.generation, at.tag].add((at.attempt, each))
+            at.heartbeat([at.attempt, each])
+            await trio.sleep(1)
+        if at.attempt == 1:
+            raise OSError("lost its place")
+        return ["beat", n]
+
+    @app.step
+    async def first(k):
+        world.step_begins()
+        await trio.sleep(k)
+        return ["first", next(world.serial)]
+
+    @app.step
     async def hold(ok, uid):
         world.step_begins()
         await trio.sleep(uid % 3)
@@ -81,6 +108,7 @@ def play_app(store, world):
             raise OSError("no room")
         return ["held", uid]
 
+    @app.step
     def undo(_, ok, uid):
         world.step_begins()
         return ["undone", uid]
@@ -95,23 +123,32 @@ def play_app(store, world):
         )
         return ["paid", n]
 
-    def run(program, refs, *, top=False):
+    def run(program, refs, *, top=False, queue=None):
         found = []
+
+        def call(step, *args, **options):
+            return tf.call(step, *args).using(queue=queue, **options)
+
         for op, *args in program:
             match op, args:
+                case "far", [part]:
+                    found.append((yield from run(part, refs, queue="far")))
                 case "plain", [n]:
-                    found.append((yield tf.call(plain, n)))
+                    found.append((yield call(plain, n)))
                 case "slow", [n, timeout]:
-                    call = tf.call(slow, n)
-                    found.append((yield call.using(timeout=timeout) if timeout else call))
+                    found.append((yield call(slow, n, timeout=timeout)))
                 case "flaky", [n]:
-                    found.append((yield tf.call(flaky, n).using(retry=again)))
+                    found.append((yield call(flaky, n, retry=again)))
                 case "fragile", []:
-                    found.append((yield tf.call(fragile)))
+                    found.append((yield call(fragile)))
+                case "beat", [n]:
+                    found.append((yield call(beat, n, retry=again)))
+                case "first", [k]:
+                    found.append((yield call(first, k, idempotency_key=f"first-{k}")))
                 case "pay", [n]:
                     found.append((yield tf.call(pay, n)))
                 case "hold", [ok, uid]:
-                    found.append((yield tf.call(hold, ok, uid).using(compensate=undo)))
+                    found.append((yield call(hold, ok, uid, compensate=undo)))
                 case "undo", [parallel]:
                     found.append(len((yield tf.compensate_all(parallel=parallel))))
                 case "sleep", [n]:
@@ -142,11 +179,12 @@ def play_app(store, world):
                 case "raise", []:
                     raise ValueError("as the program says")
                 case "gather", [count, *parts]:
-                    made = [run(part, refs) for part in parts]
+                    made = [run(part, refs, queue=queue) for part in parts]
                     count = min(count, len(made)) or None
                     found.append(len((yield tf.gather(*made, count=count))))
                 case "race", parts:
-                    won = yield tf.race(*[run(part, refs) for part in parts])
+                    made = [run(part, refs, queue=queue) for part in parts]
+                    won = yield tf.race(*made)
                     found.append([won.index, won.value])
                 case "child", [below]:
                     found.append((yield tf.child("play", {"program": below})))
@@ -168,7 +206,7 @@ def play_app(store, world):
                         yield tf.cancel(refs[-1])
                 case "forgive", [part]:
                     try:
-                        found.append((yield from run(part, refs)))
+                        found.append((yield from run(part, refs, queue=queue)))
                     except (tf.TriggerflowError, ValueError) as error:
                         found.append(type(error).__name__)
                 case "again", [rest]:
@@ -183,7 +221,8 @@ def play_app(store, world):
     def play(input):
         refs = list(input.get("refs", ()))
         try:
-            found = yield from run(input["program"], refs, top=True)
+            queue = "far" if world.far else None
+            found = yield from run(input["program"], refs, top=True, queue=queue)
         except (tf.TriggerflowError, ValueError, tf.FlowCancelled):
             yield tf.compensate_all()
             raise
@@ -214,6 +253,7 @@ class World:
         self.codec = codec
         self.findings = []
         self.broken = True
+        self.far = False  # all calls are queued, not only those that say so
         self.crashes = 0
         self.logs = {}  # (number, generation) -> rows, as last read
         self.armed = defaultdict(set)  # id -> (generation, tag) that a commit armed or logged
@@ -228,6 +268,9 @@ class World:
         self.last = {}  # number -> time of its last entry
         self.store = None
         self.ended = []  # records, at the end
+        self.said = defaultdict(set)  # (id, generation, tag) -> what its heartbeats said
+        self.first = {}  # key -> the one result that all its calls have
+        self.queued = QueuedCalls(self)
         self.serial = itertools.count()
 
     def wrong(self, text):
@@ -255,6 +298,7 @@ class World:
         for op, outcome in zip(batch.operations, outcomes, strict=True):
             if isinstance(op, Turn) and outcome.verdict is Verdict.APPLIED:
                 self.turned(op)
+        self.queued.committed(batch, outcomes)
 
     def turned(self, op):
         id = self.id_of(op.number)
@@ -282,6 +326,11 @@ class World:
             self.armed[id].add((generation, row.tag))
             if not row.failed:
                 self.done.add((id, generation, row.tag))
+                self.queued.recorded((number, generation, row.tag), row.value)
+                if "call:first#" in row.tag:
+                    known = self.first.setdefault(row.digest, row.value)
+                    if row.value != known:
+                        self.wrong(f"{row.tag} of {id} has not the first result of its key")
                 if kind_of(row.tag) == "wait_signal":
                     text = str(self.codec.decode(row.value))
                     self.taken.update(re.findall(r"sig:\d+", text))
@@ -304,6 +353,12 @@ class World:
             self.wrong(f"{at.tag} of {at.instance} runs before the commit that arms it")
         if (at.instance, at.generation, at.tag) in self.done:
             self.wrong(f"{at.tag} of {at.instance} runs again after its result was durable")
+        return at
+
+    def look_at_details(self, at):
+        said = self.said[at.instance, at.generation, at.tag]
+        if at.details is not None and tuple(at.details) not in said:
+            self.wrong(f"{at.tag} of {at.instance} finds {at.details}, said were {said}")
 
     # --- after each act
 
@@ -333,6 +388,7 @@ class World:
                 )
         self.look_at_waits(records)
         self.look_at_activities(known)
+        self.queued.look(records)
 
     def records(self):
         return self.store.instances(limit=100_000)
@@ -462,6 +518,139 @@ class World:
                 same = same and (record.status == "cancelled") == (a.kind == "cancelled")
             if not same:
                 self.wrong(f"{record.id} ended as {stored}, its replay as {found}")
+
+
+class QueuedCalls:
+    """What is known of the tasks, commit by commit, and what must hold of them.
+
+    A call is (number of its instance, generation, tag).
+    """
+
+    def __init__(self, world):
+        self.world = world
+        self.rows = {}  # call -> (task, owner, token, due), as last seen
+        self.token = 0  # the largest that a claim gave
+        self.answered = set()  # tokens
+        self.values = {}  # call -> what its last answer brought
+        self.counts = Counter()
+
+    def read(self):
+        ask = "SELECT instance, generation, tag, id, owner, token, due FROM task"
+        rows = self.world.store._read(lambda db: db.execute(ask).fetchall())
+        return {tuple(row[:3]): tuple(row[3:]) for row in rows}
+
+    def alive(self):
+        ask = "SELECT id FROM worker"
+        return {id for (id,) in self.world.store._read(lambda db: db.execute(ask).fetchall())}
+
+    # --- in each commit
+
+    def committed(self, batch, outcomes):
+        before, self.rows = self.rows, self.read()
+        over = set()  # calls with their last answer
+        turned = {}
+        for op, outcome in zip(batch.operations, outcomes, strict=True):
+            if isinstance(op, FinishTask) and outcome.verdict is Verdict.APPLIED:
+                self.answer(op, batch.worker[0], before)
+                if op.final:
+                    over.add((op.number, op.generation, op.tag))
+            elif isinstance(op, Turn) and outcome.verdict is Verdict.APPLIED:
+                turned[op.number] = self.waits(op.number, op.generation, op.pending)
+            elif isinstance(op, ClaimTasks):
+                for task in sorted(outcome.tasks, key=lambda task: task.token):
+                    self.claimed(task, batch.worker[0], before)
+        # What a turn leaves pending and what is queued are one.
+        for number, waits in turned.items():
+            left = {call for call in self.rows if call[0] == number} - waits
+            if left:
+                self.world.wrong(f"the tasks of {left} are left over by a turn")
+        if over & self.rows.keys():
+            self.world.wrong(f"{over & self.rows.keys()} are queued after their last answer")
+        alive = None
+        for call, (task, owner, token, _) in before.items():
+            row = self.rows.get(call)
+            if row is None or row[0] != task:
+                self.counts["withdrawn"] += call not in over
+                self.counts["withdrawn while held"] += call not in over and owner is not None
+                continue
+            if row[2] < token:
+                self.world.wrong(f"the token of {call} fell from {token} to {row[2]}")
+            if owner is not None and row[1] not in (None, owner):
+                alive = self.alive() if alive is None else alive
+                if owner in alive:
+                    self.world.wrong(f"{call} has two holders: {owner} lives, {row[1]} has it")
+
+    def claimed(self, task, worker, before):
+        call = (task.number, task.generation, task.tag)
+        if task.token <= self.token:
+            self.world.wrong(f"{call} was claimed under {task.token}, after {self.token}")
+        self.token = max(self.token, task.token)
+        self.counts["claimed"] += 1
+        self.counts["claimed again"] += task.attempt > 1
+        if self.rows.get(call, ())[1:3] != (worker, task.token):
+            self.world.wrong(
+                f"{call} was claimed as {task}, and stands as {self.rows.get(call)}"
+            )
+        if call in before and before[call][3] is None:
+            self.world.wrong(f"{call} was claimed while its flow decided")
+
+    def answer(self, op, worker, before):
+        call = (op.number, op.generation, op.tag)
+        self.counts["answered"] += 1
+        if before.get(call, ())[:3] != (op.task, worker, op.token):
+            self.world.wrong(f"{call} was answered by {op}, and stood as {before.get(call)}")
+        if op.token in self.answered:
+            self.world.wrong(f"{call} was answered twice under {op.token}")
+        self.answered.add(op.token)
+        self.values[call] = Answer.decode(op.payload, self.world.codec).value
+        if call not in self.letters():
+            self.world.wrong(f"the answer of {call} is in no inbox")
+
+    def recorded(self, call, value):
+        """A result in the log is that of the last answer."""
+        if call in self.values and "call:first#" not in call[2] and self.values[call] != value:
+            self.world.wrong(f"the log has another result of {call} than its answer")
+
+    def waits(self, number, generation, pending):
+        """The queued calls in a pending set."""
+        kept = decode_pending(self.world.codec.decode(pending))
+        return {(number, generation, tag) for tag, each in kept.items() if each.queue}
+
+    # --- after each act
+
+    def letters(self):
+        """How many answers to each call nobody has read."""
+        ask = "SELECT instance, name, payload FROM inbox WHERE kind = 'task' AND consumed = 0"
+        rows = self.world.store._read(lambda db: db.execute(ask).fetchall())
+        return Counter(
+            (number, Answer.decode(payload, self.world.codec).generation, name)
+            for number, name, payload in rows
+        )
+
+    def look(self, records):
+        """A queued call waits as a task, or its answer lies in the inbox; nothing is left."""
+        rows, letters = self.read(), self.letters()
+        waits = set()
+        for record in records:
+            if record.status in OPEN and record.pending is not None:
+                waits |= self.waits(record.number, record.generation, record.pending)
+        for call in waits:
+            if letters[call] > 1:
+                self.world.wrong(f"{call} has {letters[call]} answers")
+            if call not in rows and not letters[call]:
+                self.world.wrong(f"{call} is lost: no task, no answer")
+        for call, (_, owner, _, due) in rows.items():
+            if call not in waits:
+                self.world.wrong(f"the task of {call} is left over")
+            elif due is None and (owner is not None or not letters[call]):
+                self.world.wrong(f"{call} waits for its flow, which has heard nothing")
+        ended = {record.number for record in records if record.status in ENDED}
+        for table in ("task_answer", "progress"):
+            ask = f"SELECT DISTINCT instance FROM {table}"
+            found = self.world.store._read(lambda db, ask=ask: db.execute(ask).fetchall())
+            for (number,) in found:
+                if number in ended:
+                    self.world.wrong(f"{self.world.id_of(number)} has ended; {table} has a row")
 
 
 class Checked:
@@ -628,6 +817,19 @@ class Story:
         self.world.wrong(f"never ended: {[(r.id, r.status, r.flow, r.owner) for r in left]}")
 
 
+def served(case, clock, chosen, *, only_queues=False):
+    """The settings of an engine: somebody must serve the queue."""
+    options = virtual_settings(clock) | chosen
+    if options.pop("serves") or case["peer"] is None:
+        options["queues"] = ["far"]
+    if case["peer"] is not None:
+        # Each must look now and then at what the other one has written.
+        options["lease"] = 30.0
+    if only_queues:
+        options |= {"queues": ["far"], "only_queues": True}
+    return options
+
+
 async def lives(case, story, make_app, clock):
     """Engine after engine, until the acts are done and everything has ended."""
     acts = iter(case["acts"])
@@ -635,7 +837,7 @@ async def lives(case, story, make_app, clock):
     world, over = story.world, False
     while not over:
         try:
-            options = virtual_settings(clock) | next(config)
+            options = served(case, clock, next(config))
             async with make_app(story.store).open(**options) as engine:
                 world.look()
                 for act in acts:
@@ -665,8 +867,11 @@ def play(case, folder=None):
     """
     inner = MemoryStore() if folder is None else SqliteStore(folder / "machine.db")
     world = World(tf.App(MemoryStore(), entry_points=False).codec)
+    world.far = case["far"]
     store = Mortal(Checked(inner, world))
-    world.store = inner
+    # The world looks on while the engine is down.
+    world.store = inner if folder is None else SqliteStore(folder / "machine.db")
+    world.store.open()
     story = Story(case, world, store)
     # Ids and seeds are chance; here they are the same in every run of a case.
     chance = pytest.MonkeyPatch()
@@ -678,7 +883,7 @@ def play(case, folder=None):
     async def main():
         clock = LoopClock()
         async with trio.open_nursery() as nursery:
-            if case.get("peer"):
+            if case["peer"] is not None:
                 await nursery.start(peer, case, folder, world, clock)
             await lives(case, story, lambda store: play_app(store, world), clock)
             nursery.cancel_scope.cancel()
@@ -688,6 +893,7 @@ def play(case, folder=None):
     finally:
         chance.undo()
         inner.abandon()
+        world.store.abandon()
     if world.findings:
         raise AssertionError("\n".join(world.findings))
     return world
@@ -696,7 +902,8 @@ def play(case, folder=None):
 async def peer(case, folder, world, clock, task_status):
     """A second engine on the same file, which doesn't die."""
     store = Checked(SqliteStore(folder / "machine.db"), world)
-    options = virtual_settings(clock) | case["settings"][-1]
+    only = case["peer"] == "queue"
+    options = served(case, clock, case["settings"][-1] | {"serves": True}, only_queues=only)
     async with play_app(store, world).open(**options):
         task_status.started()
         await trio.sleep_forever()
@@ -714,12 +921,19 @@ def op(word, *args):
     return st.tuples(st.just(word), *args)
 
 
-LEAVES = st.one_of(
+CALLS = st.one_of(
     op("plain", SMALL),
     op("slow", SECONDS, LIMIT),
     op("flaky", SMALL),
-    op("pay", SMALL),
     op("hold", st.booleans()),
+    op("beat", SMALL),
+    op("first", SMALL),
+    op("fragile"),
+)
+LEAVES = st.one_of(
+    CALLS,
+    op("far", st.lists(CALLS, min_size=1, max_size=3)),
+    op("pay", SMALL),
     op("sleep", SECONDS),
     op("wait", NAMES, LIMIT),
     op("either", st.booleans()),
@@ -732,7 +946,6 @@ LEAVES = st.one_of(
     op("tell", NAMES),
     op("cancel"),
     op("undo", st.booleans()),
-    op("fragile"),
     op("raise"),
 )
 
@@ -750,6 +963,7 @@ def programs(depth):
         op("child", below),
         op("spawn", below, st.booleans()),
         op("forgive", below),
+        op("far", below),
         op("again", below),
     )
     return st.lists(nodes, min_size=1, max_size=5)
@@ -783,11 +997,13 @@ SETTINGS = st.fixed_dictionaries(
         "always_replay": st.booleans(),
         "capacity": st.sampled_from([2000, 1, 2]),
         "deferred": st.booleans(),
+        "threads": st.sampled_from([32, 1, 2]),
+        "serves": st.booleans(),
     }
 )
 
 
-def cases(peers=st.just(False)):
+def cases(peers=st.none()):
     """All that makes up a case."""
     first = op("start", PROGRAMS, st.none())
     return st.fixed_dictionaries(
@@ -796,6 +1012,7 @@ def cases(peers=st.just(False)):
             "acts": st.tuples(first, st.lists(ACTS, max_size=16)).map(lambda x: [x[0], *x[1]]),
             "settings": st.lists(SETTINGS, min_size=1, max_size=3),
             "peer": peers,
+            "far": st.booleans(),
         }
     )
 
@@ -825,24 +1042,30 @@ def usual(examples):
     )
 
 
+def told(world):
+    """What the cases had in them, for ``--hypothesis-show-statistics``."""
+    event(f"crashes: {min(world.crashes, 3)}")
+    for what, count in world.queued.counts.items():
+        if count:
+            event(f"queued calls {what}")
+
+
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @pytest.mark.slow
 @usual(150)
 @given(cases())
 def test_any_program_in_memory(case):
     """Whatever is asked of the engine and wherever it dies, no promise is broken."""
-    world = play(numbered(case))
-    event(f"crashes: {min(world.crashes, 3)}")
+    told(play(numbered(case)))
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @pytest.mark.slow
 @usual(30)
-@given(cases(peers=st.booleans()))
+@given(cases(peers=st.sampled_from([None, "flows", "queue"])))
 def test_any_program_on_a_file(tmp_path_factory, case):
     """The same on SQLite, beside a second engine that works on the same file."""
-    world = play(numbered(case), tmp_path_factory.mktemp("machine"))
-    event(f"crashes: {min(world.crashes, 3)}")
+    told(play(numbered(case), tmp_path_factory.mktemp("machine")))
 
 
 # --- what the machine has found
@@ -852,8 +1075,9 @@ def program_case(*acts, **settings):
     return {
         "seed": 0,
         "acts": [list(act) for act in acts],
-        "settings": [settings],
-        "peer": False,
+        "settings": [{"serves": True} | settings],
+        "peer": None,
+        "far": False,
     }
 
 
@@ -931,3 +1155,39 @@ def test_machine_sees_signals_that_are_taken_twice(monkeypatch):
 
     monkeypatch.setattr(executor_module, "take", keeping)
     finds("signal|its inbox has")
+
+
+def test_machine_sees_tasks_that_are_not_withdrawn(monkeypatch):
+    """With the task kept of a call that its flow gave up, it is left over."""
+    monkeypatch.setattr(tasks, "withdraw", lambda *_: None)
+    finds("are left over by a turn")
+
+
+def test_machine_sees_answers_that_tell_nobody(monkeypatch):
+    """With the answer to a queued call not put into its flow's inbox, it is lost."""
+    monkeypatch.setattr(tasks.kin, "post", lambda *_: [])
+    finds("is in no inbox")
+
+
+def test_machine_sees_tasks_that_outlive_their_answer(monkeypatch):
+    """With the task kept of a call that was answered for good, it runs again."""
+    answer = tasks._answer
+
+    def kept(db, op):
+        answer(db, attrs.evolve(op, final=False))
+        db.execute("UPDATE task SET due = 0 WHERE id = ?", (op.task,))
+
+    monkeypatch.setattr(tasks, "_answer", kept)
+    finds("are queued after their last answer")
+
+
+def test_machine_sees_tokens_that_are_given_twice(monkeypatch):
+    """With tokens numbered task by task, two claims share one."""
+    take = tasks._take
+
+    def forgetful(db, worker, ids):
+        db.execute("UPDATE meta SET value = 0 WHERE name = 'token'")
+        return take(db, worker, ids)
+
+    monkeypatch.setattr(tasks, "_take", forgetful)
+    finds("was claimed under")

@@ -225,7 +225,8 @@ def test_timer_that_comes_due_while_its_instance_parks_is_taken(new_app, live):
         id = await engine.start(f)
         await engine.run_until_idle()
         executor = engine._executor
-        (parked,) = executor.warm.values()
+        parked = executor.warm.pop(1)
+        executor.warm.keep(parked)
         # As a timer does that fires between the drive and the commit.
         parked.note_due(engine._clock.now() + 6)
         assert parked.due

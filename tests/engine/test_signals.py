@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 import triggerflow as tf
+from triggerflow.engine import executor
+from triggerflow.engine.turn import take
 
 
 def test_all_takes_everything_that_is_there(new_app, live):
@@ -143,3 +146,69 @@ def test_bad_declarations_are_refused(new_app, signals):
         @app.flow(name="f", signals=signals)
         def flow(_):
             yield tf.sleep(1)
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """Counts the turns that are taken."""
+    taken = []
+
+    def counted(run, replay, **rest):
+        taken.append(run.id)
+        return take(run, replay, **rest)
+
+    monkeypatch.setattr(executor, "take", counted)
+    return taken
+
+
+def test_signal_that_nobody_awaits_costs_no_turn(new_app, live, turns):
+    """A parked flow sleeps through other signals, and finds them when it looks."""
+    app = new_app()
+
+    @app.flow
+    def picky(_):
+        won = yield tf.race(tf.wait_signal("a"), tf.wait_signal(["b", "c"], timeout=60))
+        left = yield tf.inbox()
+        later = yield tf.wait_signal("other")
+        return [won.index, [each.payload for each in left], later]
+
+    async def scenario(engine):
+        id = await engine.start(picky)
+        await engine.run_until_idle()
+        before = len(turns)
+        for number in range(50):
+            await engine.signal(id, "other", number)
+            await engine.run_until_idle()
+        asleep = len(turns) - before
+        waiting = (await engine.get(id)).status
+        await engine.signal(id, "c", "go")
+        return asleep, waiting, (await engine.wait(id)).result
+
+    assert live(app, scenario) == (0, "waiting", [1, list(range(50)), 0])
+
+
+def test_signal_that_nobody_awaits_costs_no_turn_while_a_step_runs(new_app, live, turns):
+    """An owned flow takes no turn for them either, and reads each once."""
+    app = new_app()
+    go, begun = trio.Event(), trio.Event()
+
+    async def long():
+        begun.set()
+        await go.wait()
+
+    @app.flow
+    def busy(_):
+        yield tf.call(long)
+        return [(yield tf.wait_signal("other")), (yield tf.wait_signal("other", all=True))]
+
+    async def scenario(engine):
+        id = await engine.start(busy)
+        await begun.wait()
+        before = len(turns)
+        for number in range(50):
+            await engine.signal(id, "other", number)
+        asleep = len(turns) - before
+        go.set()
+        return asleep, (await engine.wait(id)).result
+
+    assert live(app, scenario) == (0, [0, list(range(1, 50))])

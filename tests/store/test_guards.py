@@ -18,6 +18,7 @@ from triggerflow.store.sqlite import (
     schema,
     transactions,
     turns,
+    waking,
     workers,
 )
 from triggerflow.testing import STORE_CHECKS, check_store, store_checks
@@ -161,8 +162,16 @@ GUARDS: dict[str, tuple[Sabotage, str]] = {
     ),
     "the duplicate activity, CID unique": (blind_to(KNOWN), "append_again_gives_first_firings"),
     "the inbox when parking": (
-        lambda patch: patch.setattr(turns, "_unseen", lambda *_: set()),
+        lambda patch: patch.setattr(waking, "unheard", lambda *_: set()),
         "turn_with_unseen_message_stays",
+    ),
+    "the build that parked": (
+        lambda patch: patch.setattr(waking, "_agreed", lambda *_: True),
+        "send_wakes_for_another_build",
+    ),
+    "the build that parked and is gone": (
+        lambda patch: patch.setattr(waking, "_agreed", lambda *_: True),
+        "send_wakes_for_whoever_comes_after",
     ),
     "the epoch of a transaction": (
         lambda patch: patch.setattr(workers, "is_current", lambda *_: True),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import attrs
 
-from triggerflow.core.effects import MISSING, Effect, TimedWait, checked_name
-from triggerflow.core.ids import derived_id
+from triggerflow.core.effects import MISSING, Effect, TimedWait
+from triggerflow.core.ids import derived_id, is_key
+from triggerflow.core.tags import checked_name
 from triggerflow.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -51,14 +52,11 @@ class _Starting(Effect[R]):
 
     def __init__(self, flow: Any, input: Any, key: str | None, *, abandon: bool) -> None:
         super().__init__()
-        name = flow if isinstance(flow, str) else getattr(flow, "name", None)
-        if not isinstance(name, str):
+        try:
+            self.flow = _checked_flow(flow, key, self.kind)
+        except DefinitionError:
             self.excuse()
-            raise DefinitionError(self.kind, f"found {flow!r:.80}, expected a flow or its name")
-        if key == "":
-            self.excuse()
-            raise DefinitionError(f"{self.kind}(key=)", "found an empty key")
-        self.flow = checked_name(name, self.kind)
+            raise
         self.version: int | None = None if isinstance(flow, str) else flow.version
         self.input = input
         self.business_key = key
@@ -185,6 +183,16 @@ def child(flow: Any, input: Any = None, *, key: str | None = None) -> Child:
 def cancel(ref: ChildRef[Any]) -> CancelChild:
     """Ask a child to end: it gets `FlowCancelled` at its yield. One that has ended stays so."""
     return CancelChild(_checked_ref(ref, "cancel"))
+
+
+def _checked_flow(flow: object, key: object, what: str) -> str:
+    """The name of a flow that is to be started under a key, or without one."""
+    name = flow if isinstance(flow, str) else getattr(flow, "name", None)
+    if not isinstance(name, str):
+        raise DefinitionError(what, f"found {flow!r:.80}, expected a flow or its name")
+    if key is not None and not is_key(key):
+        raise DefinitionError(f"{what}(key=)", f"found {key!r:.80}, expected a text")
+    return checked_name(name, what)
 
 
 def _checked_ref(ref: ChildRef[R], what: str) -> ChildRef[R]:

@@ -23,7 +23,6 @@ import attrs
 from triggerflow.core.branch import Branch, Join, Waiting, plain
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.effects import (
-    DEFAULT_OPTIONS,
     DRIVING,
     MISSING,
     Call,
@@ -51,6 +50,7 @@ from triggerflow.core.generators import (
 from triggerflow.core.given import OWN_CLASSES
 from triggerflow.core.log import CANCEL, RETRIED, Entry, Pending, is_binding
 from triggerflow.core.messages import WaitActivity
+from triggerflow.core.options import DEFAULT_OPTIONS
 from triggerflow.core.outcomes import Continued, Done, Failed, Suspended
 from triggerflow.core.sagas import Compensate, CompensateAll, Compensation, Unwinding
 from triggerflow.core.undoing import begin_undoing, note_owed, owe, unwind

@@ -18,18 +18,18 @@ from uuid import UUID
 import attrs
 
 from triggerflow.core.durations import seconds
-from triggerflow.core.retry import RetryPolicy
+from triggerflow.core.options import DEFAULT_OPTIONS, checked_options
 from triggerflow.core.step import Step
 from triggerflow.errors import DefinitionError, EffectMisused
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from triggerflow.core.retry import RetryPolicy
+
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
-
-_TAG_MARKS: Final = frozenset("/#[]")
 
 
 class _Driving(threading.local):
@@ -54,19 +54,6 @@ def _collecting(phase: str, _info: dict[str, int]) -> None:
 
 
 gc.callbacks.append(_collecting)
-
-
-def checked_name(name: str, what: str) -> str:
-    """A name that may stand in a tag.
-
-    Raises:
-        DefinitionError: it is empty, or holds one of ``/ # [ ]``, or a control character.
-    """
-    if not isinstance(name, str) or not name:
-        raise DefinitionError(what, f"found {name!r}, expected a name")
-    if not name.isidentifier() and (not _TAG_MARKS.isdisjoint(name) or not name.isprintable()):
-        raise DefinitionError(what, f"name {name!r} may not hold / # [ ] or control characters")
-    return name
 
 
 class Effect(Generic[R_co]):
@@ -129,28 +116,6 @@ class Effect(Generic[R_co]):
         return value
 
 
-@attrs.frozen
-class Options:
-    """How a step is run; nothing here is part of its digest.
-
-    Attributes:
-        name: the step's name in tags, where the function has none of its own.
-        retry: what follows a failed attempt; None tries once.
-        timeout: seconds that one attempt may take; None for no limit.
-        compensate: the step that undoes this one.
-        idempotency_key: a result that is recorded under it is taken instead of a run.
-        queue: workers that serve it run the step; None runs it where its flow is driven.
-    """
-
-    name: str | None = None
-    retry: RetryPolicy | None = None
-    timeout: float | None = None
-    compensate: Callable[..., Any] | None = None
-    idempotency_key: str | None = None
-    queue: str | None = None
-
-
-DEFAULT_OPTIONS: Final = Options()
 _CALL_KEYS: Final[dict[str, str]] = {}
 
 
@@ -198,32 +163,13 @@ class Call(Effect[R_co]):
         Raises:
             DefinitionError: an option has a value that it can't have.
         """
-        if name is not None:
-            checked_name(name, "using(name=)")
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise DefinitionError("using(retry=)", f"found {retry!r}, expected a RetryPolicy")
-        if compensate is not None and not callable(compensate):
-            raise DefinitionError(
-                "using(compensate=)", f"found {compensate!r:.80}, expected a step"
-            )
-        if idempotency_key is not None and (
-            not isinstance(idempotency_key, str) or not idempotency_key
-        ):
-            raise DefinitionError(
-                "using(idempotency_key=)", f"found {idempotency_key!r:.80}, expected a text"
-            )
-        if queue is not None:
-            checked_name(queue, "using(queue=)")
-        limit = None if timeout is None else seconds(timeout, "using(timeout=)")
-        old = self.options
-        self.options = Options(
-            name if name is not None else old.name,
-            retry if retry is not None else old.retry,
-            limit if limit is not None else old.timeout,
-            compensate if compensate is not None else old.compensate,
-            idempotency_key if idempotency_key is not None else old.idempotency_key,
-            queue if queue is not None else old.queue,
-        )
+        try:
+            made = checked_options(name, retry, timeout, compensate, idempotency_key, queue)
+        except DefinitionError:
+            # It is told here, and not once more as a call that nobody yielded.
+            self.excuse()
+            raise
+        self.options = made.over(self.options)
         return self
 
     @property

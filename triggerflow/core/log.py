@@ -14,6 +14,8 @@ import attrs
 from triggerflow.core.tags import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from triggerflow.core.failure import Failure
 
 CANCEL: Final = "cancel"
@@ -77,7 +79,7 @@ def is_binding(tag: str, pending: Pending) -> bool:
     return not (kind in _RUN and pending.attempts and pending.due is not None)
 
 
-def encode_pending(pending: dict[str, Pending]) -> list[list[Any]]:
+def encode_pending(pending: Mapping[str, Pending]) -> list[list[Any]]:
     """The pending set as plain lists, in the order of arming, for the codec."""
     return [
         [tag, p.digest, p.due, p.attempts]
@@ -92,3 +94,22 @@ def encode_pending(pending: dict[str, Pending]) -> list[list[Any]]:
 def decode_pending(rows: list[list[Any]]) -> dict[str, Pending]:
     """The pending set that `encode_pending` wrote."""
     return {tag: Pending(*kept) for tag, *kept in rows}
+
+
+# What stands in place of a pending set that is kept in rows, one a request.
+IN_ROWS: Final = b""
+
+
+def join_pending(requests: Sequence[bytes]) -> bytes:
+    """The encoded pending set of which these are the members, each encoded by itself."""
+    count = len(requests)
+    # The shortest head of a CBOR array (RFC 8949, section 3).
+    if count < 0x18:
+        head = bytes([0x80 | count])
+    elif count < 0x100:
+        head = b"\x98" + count.to_bytes(1, "big")
+    elif count < 0x10000:
+        head = b"\x99" + count.to_bytes(2, "big")
+    else:
+        head = b"\x9a" + count.to_bytes(4, "big")
+    return head + b"".join(requests)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.children import ChildRef
-from triggerflow.core.effects import MISSING, Effect, TimedWait, checked_name
+from triggerflow.core.effects import MISSING, Effect, TimedWait
+from triggerflow.core.tags import checked_name
 from triggerflow.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
+
+# What a search attribute may be.
+_ATTRIBUTES: Final = (str, int, float, bool)
+# Stores number activities with 64 bits.
+_LARGEST: Final = 2**63
 
 
 class SendSignal(Effect[None]):
@@ -130,13 +137,16 @@ def set_attributes(**values: str | float | bool | None) -> SetAttributes:
     They are merged with those that it has; None removes one. A flow can't read them.
 
     Raises:
-        DefinitionError: a value is no text, number or bool.
+        DefinitionError: a value is no text, finite number or bool.
+        StepFailed: at the yield: they can't be encoded, or are too large together.
     """
     for name, value in values.items():
-        if value is not None and type(value) not in (str, int, float, bool):
+        # Nothing equals a NaN, so nobody could look for it; infinities are no JSON either.
+        finite = type(value) is not float or math.isfinite(value)
+        if value is not None and not (type(value) in _ATTRIBUTES and finite):
             raise DefinitionError(
                 f"set_attributes({name}=)",
-                f"found {value!r:.80}, expected a text, a number, a bool or None",
+                f"found {value!r:.80}, expected a text, a finite number, a bool or None",
             )
     return SetAttributes(values)
 
@@ -149,5 +159,9 @@ def activity_wait(
     default: Any = MISSING,
 ) -> WaitActivity:
     """The effect behind `triggerflow.triggers.wait_activity`, which checks the pattern."""
+    if after is not None and not (type(after) is int and 0 <= after < _LARGEST):
+        raise DefinitionError(
+            "wait_activity(after=)", f"found {after!r:.80}, expected an activity's number"
+        )
     limit, fallback = TimedWait.limits("wait_activity", timeout, default)
     return WaitActivity(pattern, after=after, timeout=limit, default=fallback)

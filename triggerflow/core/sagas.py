@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.core.effects import Call, Effect, Gather, Options
+from triggerflow.core.effects import Call, Effect, Gather
+from triggerflow.core.options import Options
 from triggerflow.errors import DefinitionError, StepFailed, TimedOut
 
 if TYPE_CHECKING:

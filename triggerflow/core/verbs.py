@@ -24,8 +24,8 @@ from triggerflow.core.effects import (
     TimedWait,
     Uuid4,
     WaitSignal,
-    checked_name,
 )
+from triggerflow.core.tags import checked_name
 from triggerflow.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def wait_signal(
 
     Args:
         name: one name (the payload comes back), or several (a `Signal` comes back).
-        all: take all that are there, at least one: a list comes back.
+        all: take all that are there, at least one, and no more than 16 MiB together: a list
+            comes back.
         timeout: how long to wait; None for ever.
         default: what comes back when the timeout passes.
 
@@ -114,6 +115,9 @@ def inbox(names: str | tuple[str, ...] | list[str] | None = None) -> Inbox:
 
     Args:
         names: only those of this name, or of these; None for all.
+
+    Raises (at the yield):
+        StepFailed: they are larger together than a value may be.
     """
     return Inbox(None if names is None else _signal_names(names, "inbox"))
 

@@ -91,6 +91,7 @@ class Attempts:
         """Attempts have ended, or need not run since their result is known."""
         with self._committer.gathering():
             for attempt in attempts:
+                attempt.heard = True
                 attempt.unwatch()
                 self.performer.thread_came_back(attempt)
                 if attempt.over and not attempt.owner.gone:
@@ -129,6 +130,7 @@ class Attempts:
         """The store's trouble is no failure of the step's, and costs no attempt."""
         await trio.sleep(_AGAIN)
         if not (attempt.over or attempt.owner.gone):
+            attempt.heard = False
             self.performer.start(attempt)
 
     def _overran(self, attempt: Attempt) -> None:

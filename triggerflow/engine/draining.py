@@ -118,7 +118,7 @@ class Draining:
             idle = tuple(
                 number
                 for number, run in executor.owned.items()
-                if not (run.attempts or run.busy)
+                if not (run.busy or run.is_busy_beside(()))
             )
             for number in idle:
                 executor.forget(number)

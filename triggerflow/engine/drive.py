@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from triggerflow.store.acts import Act
     from triggerflow.store.records import InboxRow
 
-# A turn with so many entries commits and goes on: no transaction grows without bound.
+# A turn with so many entries, or bytes in them and in its acts, commits and goes on: no
+# transaction grows without bound. One value may be as large as this by itself.
 _MOST_ENTRIES: Final = 10_000
+_MOST_BYTES: Final = 16 * 1024 * 1024
 # None, encoded: the value of entries that carry none.
 NONE: Final = b"\xf6"
 
@@ -54,6 +56,8 @@ class Drive:
         rows: its log entries.
         consumed: the messages that it took.
         perform: tags of the calls to run once it is durable.
+        size: bytes in its entries and acts, about.
+        lost: tag -> why nobody waits for its attempt any more, once it is durable.
     """
 
     __slots__ = (
@@ -62,12 +66,14 @@ class Drive:
         "around",
         "codec",
         "consumed",
+        "lost",
         "now",
         "perform",
         "replay",
         "rows",
         "run",
         "settling",
+        "size",
     )
 
     def __init__(
@@ -83,12 +89,14 @@ class Drive:
         self.rows: list[LogRow] = []
         self.consumed: list[InboxRow] = []
         self.perform: list[str] = []
+        self.lost: dict[str, str] = {}
         self.settling = False
+        self.size = 0
 
     @property
     def full(self) -> bool:
         """Whether the rest must wait for the next turn."""
-        return len(self.rows) >= _MOST_ENTRIES
+        return len(self.rows) >= _MOST_ENTRIES or self.size >= _MOST_BYTES
 
     def begin(self) -> None:
         """What the drive itself recorded, before anything is fed."""
@@ -113,6 +121,7 @@ class Drive:
             digest = None if waiting is None else self.replay.digest_of(waiting)
         self.replay.resolve(Entry(tag, value, failure, None, self.now))
         self.rows.append(LogRow(tag, blob, failure is not None, digest, self.now))
+        self.size += len(blob)
         if self.replay.recorded or self.replay.unsettled:
             self._settle()
 
@@ -136,5 +145,7 @@ class Drive:
                 tag = replay.unsettled.pop(0)
                 waiting = replay.pending.get(tag)
                 if waiting is not None:
+                    # What it sends, or starts a child with, is an act of this turn.
+                    self.size += len(waiting.snapshot or b"")
                     self._see_to(self, tag, waiting)
         self.settling = False

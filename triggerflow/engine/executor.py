@@ -7,7 +7,6 @@ to the performer by the callback of the commit that armed it, never before.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from triggerflow.engine.starter import Starter
 from triggerflow.engine.tasks import Held, Tasks
 from triggerflow.engine.timers import Timers
 from triggerflow.engine.turn import Taken, take
+from triggerflow.engine.warm import Warm
 from triggerflow.errors import Diverged
 from triggerflow.store.operations import Block, Outcome, Release, Verdict
 from triggerflow.store.records import ENDED, SUSPECT
@@ -45,8 +45,7 @@ class Executor:
 
     Attributes:
         owned: number -> instance.
-        warm: parked instances whose live replay is kept, least recently used first.
-        warm_lengths: what is warm, for claims: number -> (generation, log length).
+        warm: parked instances whose live replay is kept.
         draining: perform nothing new; what runs may end.
     """
 
@@ -83,8 +82,7 @@ class Executor:
             queues: whose tasks are run here.
         """
         self.owned: dict[int, Running] = {}
-        self.warm: OrderedDict[int, Running] = OrderedDict()
-        self.warm_lengths: dict[int, tuple[int, int]] = {}
+        self.warm = Warm(keep_warm)
         self.draining = False
         self._task_ended_here = task_ended
         self._store = store
@@ -94,7 +92,6 @@ class Executor:
         self._clock = clock
         self._build = build
         self._nursery = nursery
-        self._keep_warm = keep_warm
         self._always_replay = always_replay
         self._timer_set = timer_set
         self._moved = moved
@@ -142,6 +139,7 @@ class Executor:
             codec=codec,
             attempts=self._attempts,
             heartbeats=self._heartbeats,
+            later=self._later,
             finished=self._attempts.finished,
         )
 
@@ -159,19 +157,21 @@ class Executor:
         self.owned[run.number] = run
         if run.crashes >= SUSPECT:
             self._suspects[run.number] = run
-        warm = self.warm.pop(run.number, None)
-        self.warm_lengths.pop(run.number, None)
+        warm = self.warm.fitting(claimed)
         try:
-            if claimed.log is None and warm is not None and not run.retried:
+            if warm is not None and not run.retried:
                 # Nothing ran when it was parked, so nothing need be performed.
                 run.take_over(warm)
             else:
                 if warm is not None:
                     warm.drop()
-                rows = claimed.log
+                rows, pending = claimed.log, claimed.pending
                 if rows is None:
+                    # It was warm when the claim was made, and isn't any more.
                     rows = tuple(self._store.log(run.number, run.generation))
-                replay = run.redrive(rows, claimed.pending, self._codec)
+                    record = self._store.instance(run.id)
+                    pending = None if record is None else record.pending
+                replay = run.redrive(rows, pending, self._codec)
                 # Every call that runs nowhere must be performed; those of the stored
                 # pending set were armed by an owner that is gone.
                 replay.armed[:] = list(replay.pending)
@@ -211,13 +211,14 @@ class Executor:
 
     def _lost(self, run: Running, outcome: Outcome) -> None:
         """A write was refused: the instance, or the whole worker, is another's."""
-        if outcome.verdict is Verdict.GONE:
-            run.drop("ended")
         if outcome.detail == "worker":
             self._forget(run)
             self._fenced()
-        else:
+        elif self.owned.get(run.number) is run:
+            if outcome.verdict is Verdict.GONE:
+                run.drop("ended")
             self._hand_back(run)
+        # Else it has parked: a loser spoke while the turn by which it lost was in flight.
 
     def _hand_back(self, run: Running) -> None:
         """The store knows more of it than we do: let the next claim read it anew."""
@@ -228,8 +229,7 @@ class Executor:
 
     def forget(self, number: int) -> None:
         """An instance has ended without a turn of ours, or is handed back."""
-        run = self.owned.get(number) or self.warm.pop(number, None)
-        self.warm_lengths.pop(number, None)
+        run = self.owned.get(number) or self.warm.pop(number)
         if run is not None:
             self._forget(run, "ended")
 
@@ -261,13 +261,12 @@ class Executor:
     def drop_all(self) -> None:
         """The lease is lost: nothing here is ours any more."""
         cause = "closed" if self.performer.closed else "lease_lost"
-        for run in [*self.owned.values(), *self.warm.values()]:
+        for run in self.owned.values():
             run.drop(cause)
+        self.warm.clear(cause)
         self.tasks.drop_all(cause)
         self.owned.clear()
         self._suspects.clear()
-        self.warm.clear()
-        self.warm_lengths.clear()
         self._timers.clear()
         self._steady.clear()
 
@@ -276,8 +275,7 @@ class Executor:
     def receive(self, number: int, rows: Iterable[InboxRow]) -> None:
         """Messages for an owned instance; of others, the next claim reads them."""
         run = self.owned.get(number)
-        if run is not None and not run.gone:
-            run.receive(rows)
+        if run is not None and not run.gone and run.receive(rows):
             self._turn(run)
 
     def _ended(self, attempt: Attempt) -> None:
@@ -294,8 +292,15 @@ class Executor:
         self._task_ended_here()
 
     def _unwanted(self, attempt: Attempt) -> None:
-        if isinstance(attempt.owner, Running):
-            self._starter.ended(attempt.owner, attempt)
+        run = attempt.owner
+        if not isinstance(run, Running):
+            return
+        self._quieter.set()
+        owed = self._starter.ended(run, attempt, begin=not self.draining)
+        if owed and not run.is_busy_beside(()):
+            # It was owned for this attempt's sake, and may park now.
+            run.fresh = True
+            self._turn(run)
 
     # --- the turn
 
@@ -340,7 +345,10 @@ class Executor:
         run.trouble = 0
         run.refused.clear()
         run.log_length += len(operation.entries)
+        run.turns += 1
         forget(run, operation.progress_over)
+        for tag, cause in taken.lost.items():
+            run.give_up(tag, cause)
         if operation.entries and run.crashes:
             run.crashes = 0
             # It need no longer be alone.
@@ -352,11 +360,15 @@ class Executor:
         if operation.status == "waiting" and not outcome.woken:
             self._park(run, operation.due)
             return
-        if not self.draining:
+        if self.draining:
+            # The next turn must not park it beside what was never begun.
+            replay.armed += taken.perform
+        else:
             for tag in taken.perform:
                 self._starter.perform(run, replay, tag)
         run.watch(self._timers, self._timer_fired)
         if outcome.woken:
+            run.fresh = True
             self.fetch_inbox(run.number)
         elif run.results or run.due or run.fresh:
             # What came while this turn was in flight.
@@ -373,13 +385,8 @@ class Executor:
         del self.owned[run.number]
         self._suspects.pop(run.number, None)
         run.unwatch(self._timers)
-        self.warm[run.number] = run
-        self.warm_lengths[run.number] = (run.generation, run.log_length)
+        self.warm.keep(run)
         self._moved(run.id, "waiting", due)
-        while len(self.warm) > self._keep_warm:
-            number, coldest = self.warm.popitem(last=False)
-            del self.warm_lengths[number]
-            coldest.drop()
 
     def fetch_inbox(self, number: int) -> None:
         """Read an owned instance's unread messages and take them."""
@@ -389,10 +396,11 @@ class Executor:
                 self.receive(number, rows)
             elif number in self.owned:
                 log.warning("an inbox could not be read, trying again: %s", rows)
-                again = self._clock.steady() + _INBOX_AGAIN
-                self._steady.at(again, lambda: self.fetch_inbox(number))
+                self._later(_INBOX_AGAIN, lambda: self.fetch_inbox(number))
 
-        self._committer.call(lambda: self._store.inbox(number), deliver)
+        run = self.owned.get(number)
+        after = 0 if run is None else run.inbox_seen
+        self._committer.call(lambda: self._store.inbox(number, after), deliver)
 
     def _troubled(self, run: Running, taken: Taken, error: Exception) -> None:
         """The commit failed: keep the resolutions, drop the replay, try again later."""
@@ -445,6 +453,9 @@ class Executor:
         self._turn(run)
 
     # --- timers
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._steady.at(self._clock.steady() + seconds, work)
 
     def _timer_fired(self, run: Running) -> None:
         if run.gone or self.owned.get(run.number) is not run:

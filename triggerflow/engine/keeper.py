@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from triggerflow.engine.alone import Alone
 from triggerflow.engine.silence import Silence
 from triggerflow.errors import EngineClosed
 from triggerflow.store.operations import Claim, Outcome, Release
@@ -85,6 +86,7 @@ class Keeper:
         self._dispatcher_runs = False
         self._behind: float | None = None
         self._promised = 0
+        self._alone = Alone()
         self._next_look = -math.inf
         self._silence = Silence(lease)
 
@@ -224,16 +226,22 @@ class Keeper:
             self._dispatcher_runs = True
             assert self._nursery is not None
             self._nursery.start_soon(self._dispatch_until_done)
-        # Who waits for an empty worker comes first once it is empty.
-        tasks_first = self._executor.tasks.emptying
+        await self._claim_in_turn()
+        if self.idle:
+            self._settled()
+
+    async def _claim_in_turn(self) -> None:
+        resting = self._alone.resting and self._takes_anything()
+        tasks_first = self._alone.tasks_first(waits=self._executor.tasks.emptying)
         if tasks_first:
             await self._claim_tasks()
         if self._work or self._is_due():
             await self._claim()
         if not tasks_first:
             await self._claim_tasks()
-        if self.idle:
-            self._settled()
+        if resting:
+            # Innocents could come, as far as there are any.
+            self._alone.resting = False
 
     async def _rest(self, next_beat: float) -> None:
         now = self._clock.now()
@@ -272,24 +280,34 @@ class Keeper:
         executor = self._executor
         if executor.draining:
             return False
-        if (self._emptying or executor.tasks.emptying) and not executor.empty:
+        if (self._emptying or executor.tasks.emptying) and not self._is_empty:
             return False
         # Someone whose owners died twice runs with nothing else in this process.
         return not (executor.has_suspect or executor.tasks.has_suspect)
 
+    @property
+    def _is_empty(self) -> bool:
+        """Whether nothing is owned or held, nor about to be: a suspect may come."""
+        return self._executor.empty and not self._promised
+
     def _can_take_tasks(self) -> bool:
-        alone = self._executor.empty
-        return self._takes_anything() and self._executor.tasks.can_take(alone=alone)
+        return self._takes_anything() and self._executor.tasks.can_take(alone=self._is_empty)
 
     async def _claim_tasks(self) -> None:
-        executor = self._executor
-        if executor.tasks.wanted() and self._can_take_tasks():
-            await executor.tasks.claim(alone=executor.empty)
+        tasks = self._executor.tasks
+        if tasks.wanted() and self._can_take_tasks():
+            with self._alone.asking(empty=self._is_empty) as alone:
+                await tasks.claim(alone=alone)
+            if tasks.has_suspect:
+                self._alone.came("task")
 
     def promise(self, count: int) -> bool:
         """Keep places for so many instances that are about to start, if there are as many."""
-        # Where older ones wait for a place, it is theirs.
-        if self._behind is not None or not self.can_take() or self._free < count:
+        # Where older ones wait for a place, it is theirs. What is on its way may be one that
+        # must run alone.
+        if self._behind is not None or self._alone.asked:
+            return False
+        if not self.can_take() or self._free < count:
             return False
         self._promised += count
         return True
@@ -312,20 +330,20 @@ class Keeper:
         self._work = self._emptying = False
         # Whoever parks while the claim is on its way says so itself.
         self._due = None
-        executor = self._executor
         limit = min(_LARGEST_CLAIM, self._free)
-        found = await self._committer.ask(
-            Claim(
-                limit=limit,
-                blocked=max(1, limit // 10),
-                build=self._build,
-                flows=self._flows,
-                now=self._clock.now(),
-                alone=executor.empty,
-                warm=executor.warm_lengths,
+        with self._alone.asking(empty=self._is_empty) as alone:
+            found = await self._committer.ask(
+                Claim(
+                    limit=limit,
+                    blocked=max(1, limit // 10),
+                    build=self._build,
+                    flows=self._flows,
+                    now=self._clock.now(),
+                    alone=alone,
+                    warm=self._executor.warm.turns,
+                )
             )
-        )
-        self._take_over(found)
+            self._take_over(found)
 
     async def _look_behind(self) -> None:
         """Find out whether anything waits for a place, since all are taken."""
@@ -354,6 +372,8 @@ class Keeper:
             return
         self.parked(found.next_due)
         self._executor.load(found.claimed)
+        if self._executor.has_suspect:
+            self._alone.came("instance")
         self._work = self._work or found.more
         if not found.more:
             self._catch_up()
@@ -363,7 +383,7 @@ class Keeper:
             # They run alone, so nothing new is taken until this worker is empty. It may be
             # so by now, though it wasn't when the claim was sent.
             self._work = True
-            self._emptying = not self._executor.empty
+            self._emptying = not self._is_empty
 
     async def _keep_lease(self) -> None:
         """Show that we live, and free what the dead owned."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.effects import WaitSignal
 from triggerflow.core.failure import Failure
@@ -72,15 +72,13 @@ def _message(drive: Drive, row: InboxRow) -> None:
         # A generation that has ended may have waited under the same tag.
         if generation == drive.run.generation and waiting is not None:
             value = [seq, document]
-            drive.feed(row.name, drive.codec.encode(value), value)
+            drive.feed(row.name, drive.codec.frame(value), value)
     elif row.kind == "task":
         queued.answered(drive, row)
     elif row.kind == "complete":
         waiting = drive.replay.pending.get(row.name)
         if waiting is not None:
-            attempt = drive.run.attempts.pop(row.name, None)
-            if attempt is not None:
-                attempt.cancel("completed")
+            drive.lost[row.name] = "completed"
             drive.feed(row.name, row.payload, drive.codec.decode(row.payload))
 
 
@@ -88,20 +86,27 @@ def _signal(drive: Drive, row: InboxRow) -> bool:
     for tag, waiting in drive.replay.pending.items():
         effect = waiting.effect
         if isinstance(effect, WaitSignal) and row.name in effect.names:
-            taken = [row]
-            if effect.all:
-                taken = [
-                    each
-                    for each in drive.run.inbox
-                    if each.kind == "signal" and each.name in effect.names
-                ]
+            taken = _all(drive, effect) if effect.all else [row]
             for each in taken:
                 drive.run.inbox.remove(each)
             drive.consumed += taken
             blob = row.payload
             if effect.all or not effect.single:
                 messages = [(m.name, drive.codec.decode(m.payload)) for m in taken]
-                blob = drive.codec.encode(effect.kept(messages), tag)
+                blob = drive.codec.frame(effect.kept(messages), tag)
             drive.feed(tag, blob, drive.codec.decode(blob))
             return True
     return False
+
+
+def _all(drive: Drive, effect: WaitSignal[Any]) -> list[InboxRow]:
+    """Its messages that are there, oldest first, as many as one value holds; at least one."""
+    left = drive.codec.limits.size
+    taken: list[InboxRow] = []
+    for row in drive.run.inbox:
+        if row.kind == "signal" and row.name in effect.names:
+            left -= len(row.payload)
+            if taken and left < 0:
+                break
+            taken.append(row)
+    return taken

@@ -76,5 +76,5 @@ class Limits:
         given_up.fail(TimedOut(attempt.tag, still_running=True))
         # Without an error the retry policy isn't asked.
         given_up.error = None
-        attempt.owner.attempts[attempt.tag] = given_up
+        attempt.owner.replace(attempt, given_up)
         self._finished([given_up])

@@ -24,9 +24,13 @@ def update(drive: Drive) -> None:
     """Take in what was armed and drop what lost; add the calls to run to `drive.perform`."""
     run, replay, perform = drive.run, drive.replay, drive.perform
     live, pending, attempts = replay.pending, run.pending, run.attempts
+    # What a full turn had no room to settle is the next one's, whole: an act of half of it
+    # would be refused without end, since nobody looks whether it was.
+    left = [tag for tag in replay.unsettled if tag in live]
+    unsettled = frozenset(left)
     for tag in replay.armed:
         waiting = live.get(tag)
-        if waiting is None:
+        if waiting is None or tag in unsettled:
             continue
         kept = pending.get(tag)
         effect: Any = waiting.effect
@@ -48,14 +52,14 @@ def update(drive: Drive) -> None:
             continue
         if tag not in attempts and tag not in perform:
             perform.append(tag)
-    replay.armed.clear()
+    replay.armed[:] = left
     # All that is live is in by now, so equal sizes are equal sets.
-    if len(pending) == len(live):
+    if len(pending) == len(live) - len(left):
         return
     # Losers, and what a changed flow no longer waits for.
     for tag in [tag for tag in pending if tag not in live]:
         _dropped(drive, tag, pending.pop(tag))
-        run.give_up(tag, _why_dropped(run, replay))
+        drive.lost[tag] = _why_dropped(run, replay)
 
 
 def _armed(drive: Drive, tag: str, waiting: Waiting) -> None:

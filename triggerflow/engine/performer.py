@@ -51,6 +51,8 @@ class Attempt:
         overdue: its timeout passed while its thread ran on.
         in_thread: a thread of the pool has taken it.
         abandoned: its thread does not count against the pool any more.
+        heard: the loop knows that it has ended.
+        owed: a compensation may have to wait for its end.
         heartbeats: who takes its heartbeats; `pulse` has them, once the step asks.
         abandon: called once it is over while its thread runs on.
         transact: what to ask of the store, where the step works in its database.
@@ -77,6 +79,8 @@ class Attempt:
     overdue: bool = False
     in_thread: bool = False
     abandoned: bool = False
+    heard: bool = False
+    owed: bool = False
     heartbeats: Any = None
     pulse: Any = None
     abandon: Callable[[Attempt], None] | None = None

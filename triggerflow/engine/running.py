@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.driver import Replay
+from triggerflow.core.effects import WaitSignal
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import RETRIED, Entry, Pending, decode_pending, encode_pending
 from triggerflow.core.step import body_of
@@ -14,7 +15,7 @@ from triggerflow.engine.performer import Attempt
 from triggerflow.store.operations import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from triggerflow.core.branch import Waiting
     from triggerflow.core.codec import ValueCodec
@@ -46,6 +47,7 @@ class Running:
         due: tags whose timer fired and was not taken yet.
         fresh: messages came since the last turn.
         progress: (generation, tag) -> what that call said last, encoded.
+        turns: how many turns were taken before.
         dues: a heap of what is due when: (time, number, tag); some of it may be stale.
         watched: the timer that is set for the earliest of them.
         busy: a turn is in flight; what comes meanwhile waits for the next.
@@ -92,6 +94,7 @@ class Running:
         "seed",
         "started",
         "trouble",
+        "turns",
         "watched",
     )
 
@@ -101,6 +104,7 @@ class Running:
         self.flow = flow
         self.generation = claimed.generation
         self.log_length = claimed.log_length
+        self.turns = claimed.turns
         self.input = claimed.input
         self.seed = claimed.seed
         self.started = now if claimed.started is None else claimed.started
@@ -140,13 +144,26 @@ class Running:
         self.trouble = 0
         self.receive(claimed.inbox)
 
-    def receive(self, rows: Iterable[InboxRow]) -> None:
-        """Take note of messages that it hasn't seen."""
+    def receive(self, rows: Iterable[InboxRow]) -> bool:
+        """Take note of messages that it hasn't seen; tell whether there is a turn to take."""
         for row in rows:
             if row.id > self.inbox_seen:
                 self.inbox_seen = row.id
-                self.fresh = True
                 self._sort_in(row)
+                # A signal that the flow doesn't wait for stays in the inbox: no turn is
+                # taken for it, or n of them would cost n turns.
+                if row.kind != "signal" or self._awaits(row.name):
+                    self.fresh = True
+        return self.fresh
+
+    def _awaits(self, name: str) -> bool:
+        """Whether the flow may wait for a signal of this name."""
+        if self.replay is None:
+            return True
+        return any(
+            isinstance(waiting.effect, WaitSignal) and name in waiting.effect.names
+            for waiting in self.replay.pending.values()
+        )
 
     def _sort_in(self, row: InboxRow) -> None:
         if row.kind == "retry":
@@ -199,6 +216,7 @@ class Running:
             Diverged, DecodingRefused: see `redrive`.
         """
         self.attributes = _attributes(record.attributes, codec)
+        self.turns = record.turns
         self.redrive(log, record.pending, codec)
 
     def drive_again(self, log: Iterable[LogRecord], codec: ValueCodec) -> Replay:
@@ -244,6 +262,7 @@ class Running:
         attempt = self.attempts[tag] = Attempt(
             self, tag, effect.name, fn, args, kwargs, number, effect.options.timeout
         )
+        attempt.owed = effect.options.compensate is not None
         attempt.keyed = effect.options.idempotency_key is not None
         return attempt
 
@@ -254,9 +273,24 @@ class Running:
     def give_up(self, tag: str, cause: str) -> None:
         """Nobody waits for the attempt under this tag any more; its end is still told."""
         attempt = self.attempts.pop(tag, None)
-        if attempt is not None:
+        if attempt is not None and not attempt.heard:
             self.ending[tag] = attempt
             attempt.cancel(cause)
+
+    def replace(self, attempt: Attempt, given_up: Attempt) -> None:
+        """Its thread runs on beyond its limit: this stands for it, with a failure."""
+        # A compensation waits for the thread.
+        self.ending[attempt.tag] = attempt
+        self.attempts[attempt.tag] = given_up
+
+    def is_busy_beside(self, lost: Container[str]) -> bool:
+        """Whether attempts run that are waited for, if those under the lost tags are not."""
+        for tag, each in self.attempts.items():
+            if tag not in lost or (each.owed and not each.heard):
+                return True
+        # A compensation may be asked for while what it undoes still runs: to know that, the
+        # instance must be owned.
+        return bool(self.held) or any(each.owed for each in self.ending.values())
 
     def arm(self, tag: str, kept: Pending) -> None:
         """Keep a request, and remember when it is due."""

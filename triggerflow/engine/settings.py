@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from triggerflow.core.codec import Limits, ValueCodec
-from triggerflow.core.effects import checked_name
 from triggerflow.core.envelopes import ENVELOPES, Envelope
+from triggerflow.core.tags import checked_name
 from triggerflow.engine.clock import Clock, SystemClock
 from triggerflow.errors import DefinitionError
 

@@ -29,6 +29,7 @@ from triggerflow.engine.letters import child_ended
 from triggerflow.engine.validating import validated
 from triggerflow.errors import (
     DefinitionError,
+    EncodingRefused,
     InstanceEnded,
     KeyTaken,
     TooDeep,
@@ -81,7 +82,12 @@ def _look(drive: Drive, tag: str, waiting: Waiting) -> None:
         for row in drive.run.inbox
         if row.kind == "signal" and (effect.names is None or row.name in effect.names)
     ]
-    _feed(drive, tag, there)
+    try:
+        blob = drive.codec.frame(there, tag)
+    except EncodingRefused as refused:
+        drive.fail(tag, Failure.of(refused))
+        return
+    drive.feed(tag, blob, drive.codec.decode(blob))
 
 
 def _spawn(drive: Drive, tag: str, waiting: Waiting) -> None:
@@ -176,8 +182,14 @@ def _set_attributes(drive: Drive, tag: str, waiting: Waiting) -> None:
     effect: Any = waiting.effect
     changed: dict[str, Any] = effect.values
     merged = {**run.attributes, **changed}
-    run.attributes = {name: value for name, value in merged.items() if value is not None}
-    drive.acts.append(acts.SetAttributes(drive.codec.encode(run.attributes), changed))
+    attributes = {name: value for name, value in merged.items() if value is not None}
+    try:
+        blob = drive.codec.encode(attributes, "attributes")
+    except TriggerflowError as refused:
+        drive.fail(tag, Failure.of(refused))
+        return
+    run.attributes = attributes
+    drive.acts.append(acts.SetAttributes(blob, changed))
     _feed(drive, tag, None)
 
 

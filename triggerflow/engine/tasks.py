@@ -76,6 +76,10 @@ class Held:
             task.id, task.token, task.number, task.generation, tag, details, at
         )
 
+    def replace(self, attempt: Attempt, given_up: Attempt) -> None:
+        """Its thread runs on beyond its limit: this stands for it, with a failure."""
+        self.attempts[attempt.tag] = given_up
+
     def drop(self, cause: str) -> None:
         """Nobody wants what its attempt may bring: stop it."""
         self.gone = True

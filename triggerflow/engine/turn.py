@@ -8,26 +8,28 @@ logged: messages stay in the inbox, a result whose tag is gone goes with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from triggerflow.core.effects import (
-    DEFAULT_OPTIONS,
     Call,
     Sleep,
     SleepUntil,
     TimedWait,
+    WaitSignal,
 )
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import Entry, Pending, encode_pending
 from triggerflow.core.messages import WaitActivity
+from triggerflow.core.options import DEFAULT_OPTIONS
 from triggerflow.core.outcomes import Continued, Done
 from triggerflow.engine.clock import new_seed
 from triggerflow.engine.drive import NONE, Drive
 from triggerflow.engine.letters import children, messages
 from triggerflow.engine.pending import update
 from triggerflow.engine.queued import refuse_strangers, succeeded
+from triggerflow.engine.requests import stored
 from triggerflow.engine.retrying import delay_of
 from triggerflow.engine.settling import settle
 from triggerflow.errors import TimedOut
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from triggerflow.store.records import InboxRow
 
 
+# A wider pending set is not looked through at each turn: any message wakes its instance.
+_MOST_AWAITED: Final = 64
+
+
 @attrs.define(slots=True)
 class Taken:
     """A turn that was driven and not yet committed.
@@ -49,12 +55,14 @@ class Taken:
     Attributes:
         operation: what to commit.
         perform: tags of the calls to run once it is durable.
+        lost: tag -> why its attempt is given up once it is durable.
         results: resolutions that it took, to be taken again if the commit fails.
         messages: the same, of the inbox.
     """
 
     operation: Turn
     perform: list[str]
+    lost: dict[str, str]
     results: list[Attempt]
     messages: list[InboxRow]
 
@@ -72,7 +80,9 @@ def take(run: Running, replay: Replay, *, around: Around, now: float) -> Taken:
         if taken is not None:
             return taken
     drive = Drive(run, replay, around, settle, run.tick(now))
-    results, run.results = run.results, []
+    # Of what was given up nobody wants the result, not even after a failed commit.
+    results = [each for each in run.results if run.attempts.get(each.tag) is each]
+    run.results = []
     run.fresh = False
     due, run.due = run.due, []
     drive.begin()
@@ -95,8 +105,6 @@ def take(run: Running, replay: Replay, *, around: Around, now: float) -> Taken:
     if due and run.inbox:
         # A timer may have moved the flow to a wait for a message that is there already.
         messages(drive)
-    # The executor goes on with what didn't fit.
-    run.fresh = drive.full
     return _finish(drive, results)
 
 
@@ -145,11 +153,13 @@ def _take_result(run: Running, replay: Replay, around: Around, now: float) -> Ta
                     inbox_seen=run.inbox_seen,
                 ),
                 [armed],
+                {},
                 [attempt],
                 [],
             )
     drive = Drive(run, replay, around, settle, now)
     drive.rows.append(row)
+    drive.size += len(blob)
     drive.begin()
     return _finish(drive, [attempt])
 
@@ -158,7 +168,7 @@ def _result(drive: Drive, attempt: Attempt) -> None:
     """An attempt has ended: an entry, or another attempt later."""
     tag = attempt.tag
     waiting = drive.replay.pending.get(tag)
-    if waiting is None or drive.run.attempts.get(tag) is not attempt:
+    if waiting is None:
         return
     del drive.run.attempts[tag]
     if attempt.failure is None and attempt.blob is not None:
@@ -199,11 +209,13 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
     run = drive.run
     refuse_strangers(drive)
     update(drive)
+    # The executor goes on with what didn't fit.
+    run.fresh = drive.full
     due = run.next_due
     outcome = drive.replay.outcome
     value = None
     if outcome is None:
-        stays = run.attempts or drive.perform or drive.full or run.held
+        stays = drive.perform or drive.full or run.is_busy_beside(drive.lost)
         status = "running" if stays else "waiting"
     elif isinstance(outcome, Continued):
         status = "running"
@@ -214,12 +226,13 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
     else:
         status = "cancelled" if outcome.failure.kind == "cancelled" else "failed"
         value = drive.codec.encode(outcome.failure.to_record())
+    pending, changed, afresh = stored(run, drive.codec)
     operation = Turn(
         run.number,
         run.generation,
         run.log_length,
         tuple(drive.rows),
-        drive.codec.pack(encode_pending(run.pending)),
+        pending,
         status,
         drive.now,
         run.started,
@@ -228,8 +241,22 @@ def _finish(drive: Drive, results: list[Attempt]) -> Taken:
         run.inbox_seen,
         value,
         tuple(drive.acts),
+        awaits=_awaited(drive) if status == "waiting" else None,
+        changed=changed,
+        afresh=afresh,
     )
-    return Taken(operation, drive.perform, results, drive.consumed)
+    return Taken(operation, drive.perform, drive.lost, results, drive.consumed)
+
+
+def _awaited(drive: Drive) -> tuple[str, ...] | None:
+    """The names of the signals that it waits for, or None where too much is to be looked at."""
+    names: dict[str, None] = {}
+    if len(drive.replay.pending) > _MOST_AWAITED:
+        return None
+    for waiting in drive.replay.pending.values():
+        if isinstance(waiting.effect, WaitSignal):
+            names.update(dict.fromkeys(waiting.effect.names))
+    return tuple(names)
 
 
 def _continued(drive: Drive, outcome: Continued) -> ContinueAsNew:

@@ -80,7 +80,7 @@ class Watching:
                     continue
                 if self._pattern(wait.pattern)(document):
                     del left[wait.id]
-                    payload = self._codec.encode([wait.generation, row.seq, document])
+                    payload = self._codec.frame([wait.generation, row.seq, document])
                     operations.append(Satisfy(wait.id, payload, self._clock.now()))
         if left:
             operations.append(Scanned(tuple(left), rows[-1].seq))

@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import attrs
 
 from triggerflow.core.durations import seconds
-from triggerflow.core.effects import checked_name
+from triggerflow.core.tags import checked_name
 from triggerflow.errors import DefinitionError
 
 Validator = Callable[[Any], object]

@@ -196,6 +196,9 @@ class Start:
 class Send:
     """Put a message into an instance's inbox and wake it.
 
+    A signal that a parked instance doesn't wait for wakes nobody, as long as all workers
+    run the build that parked it; another build may wait for something else.
+
     `GONE` if there is no such instance or it has ended (a ``retry`` needs one that failed,
     its key free, else `CONFLICT`); `DUPLICATE` for an equal dedup key and payload, or
     a second ``cancel``; `CONFLICT` for an equal dedup key with another payload, or where
@@ -252,14 +255,17 @@ class Turn:
 
     Precondition: the worker's epoch holds, it owns the instance, and generation and log
     length are as stated; else `FENCED`. An act that can't be done makes it `CONFLICT`. A turn
-    that would park an instance whose inbox has rows above `inbox_seen` keeps it owned and
-    says `woken`.
+    that would park an instance whose inbox has rows above `inbox_seen` that would wake it
+    keeps it owned and says `woken`.
 
     Attributes:
         number: the store's number of the instance.
         log_length: how long its log was before this turn.
         entries: what is added.
-        pending: the new pending set, encoded.
+        pending: the new pending set, encoded; or `IN_ROWS`, and what changed is in `changed`.
+        changed: (tag, encoded request) of those that are new or other than before; None for
+            those that are gone.
+        afresh: `changed` is the whole set.
         status: ``running`` (stays owned), ``waiting`` (parks), or a terminal one.
         due: earliest due time among the pending, or None.
         consumed: inbox rows that became entries, or were dropped.
@@ -267,6 +273,8 @@ class Turn:
         started: time of the generation's first turn; kept from the first turn on.
         acts: what it does towards others.
         progress_over: tags whose progress is of no more use.
+        awaits: where it parks, the names of signals that it waits for: only these need
+            wake it, and all other messages. None: any message does.
     """
 
     number: int
@@ -283,6 +291,9 @@ class Turn:
     value: bytes | None = None
     acts: tuple[Act, ...] = ()
     progress_over: tuple[str, ...] = ()
+    awaits: tuple[str, ...] | None = None
+    changed: tuple[tuple[str, bytes | None], ...] = ()
+    afresh: bool = False
 
 
 @attrs.define(slots=True)
@@ -348,7 +359,8 @@ class Claim:
         now: what counts as due.
         alone: the worker owns nothing, so it may take an instance whose owners died
             twice; then it gets that one only.
-        warm: number -> (generation, log length) of logs that the worker needn't read.
+        warm: number -> (generation, turns) of instances whose log and pending set the worker
+            has, and needn't read.
     """
 
     limit: int

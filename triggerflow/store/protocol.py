@@ -226,7 +226,7 @@ class Store(Protocol):
         ...
 
     def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
-        """Unread messages of one instance."""
+        """Unread messages of one instance with an id above `after`, oldest first."""
         ...
 
     def progress(self, number: int, generation: int) -> list[ProgressRecord]:

@@ -125,6 +125,7 @@ class InstanceRecord:
     trigger: str | None
     trigger_cid: str | None
     positions: bytes | None = None
+    turns: int = 0
 
     @property
     def cursor(self) -> tuple[float, int]:
@@ -154,8 +155,9 @@ class Where(TypedDict, total=False):
 class Claimed:
     """An instance that a worker now owns, with all that it needs to drive it.
 
-    `log` is None where the worker said that it has it; `progress` is what its steps said
-    last, as (tag, details).
+    `log` is None where the worker said that it has it, and the pending set with it, which may
+    be `IN_ROWS` then; `progress` is what its steps said last, as (tag, details). `turns` counts
+    the turns that were taken: who knows as many knows all that the instance waits for.
     """
 
     number: int
@@ -180,6 +182,7 @@ class Claimed:
     origin: int = 0
     attributes: bytes | None = None
     positions: bytes | None = None
+    turns: int = 0
 
 
 @attrs.frozen

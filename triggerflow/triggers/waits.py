@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.effects import MISSING
@@ -33,8 +34,11 @@ def wait_activity(
         default: what comes back when the timeout passes.
 
     Raises:
+        DefinitionError: `after` is no number of an activity.
         PatternError: the pattern breaks the rules; at once, not at the yield.
         TimedOut: at the yield: the timeout passed and no ``default=`` was given.
     """
     compile_pattern(pattern)
+    # What was checked is what is waited for, whatever becomes of the flow's own dict.
+    pattern = deepcopy(pattern)
     return activity_wait(pattern, after=after, timeout=timeout, default=default)

@@ -1,6 +1,6 @@
 """Flows of every kind on one store; a parent says which batch to bring in, and may kill it.
 
-A command is the number of a batch: ten flows, one a kind. ``end`` drives everything to its
+A command is the number of a batch: flows, one a kind. ``end`` drives everything to its
 end and says ``done``. In a process that is ``held``, steps of the kind that fails at first
 stand still until ``go``, fail, and would be tried again in an hour.
 """
@@ -23,7 +23,10 @@ import triggerflow as tf
 store, world, way, lease = sys.argv[1:]
 sabotage.apply()
 ACTOR = "https://a.example/ann"
-KINDS = ("plain", "flaky", "race", "signal", "family", "saga", "again", "paid", "echo", "keyed")
+KINDS = (
+    *("plain", "flaky", "race", "signal", "family", "saga", "again", "paid", "echo"),
+    *("queued", "lost", "undone", "dropped", "keyed"),
+)
 effects = os.open(f"{world}.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 app = tf.App(f"sqlite:///{store}", entry_points=False)
 
@@ -84,6 +87,64 @@ def refund(charged: int | None, n: int, amount: int) -> int:
     return -amount
 
 
+# Steps of the queue "far", which every process here serves; nobody serves "nowhere".
+
+
+@app.step
+def far_step(n: int) -> int:
+    note()
+    return n + 1
+
+
+@app.step
+def far_flaky(n: int) -> int:
+    at = tf.step_context()
+    assert at.details is None or at.details < at.attempt
+    at.heartbeat(at.attempt)
+    return flaky(n)
+
+
+@app.step
+async def far_slow(n: int) -> int:
+    return await slow(n)
+
+
+@app.step
+def far_charge(n: int, amount: int) -> int:
+    return charge(n, amount)
+
+
+@app.step
+def far_refund(charged: int | None, n: int, amount: int) -> int:
+    return refund(charged, n, amount)
+
+
+@app.step
+async def far_hold(n: int) -> int:
+    """Holds money, slowly; what was freed before can't be held any more."""
+    with sqlite3.connect(f"{world}.db", timeout=30) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("INSERT OR IGNORE INTO ledger VALUES (?, ?, 5)", (f"hold-{n}", n))
+    db.close()
+    return await slow(n)
+
+
+@app.step
+def far_free(held: int | None, n: int) -> int:
+    """Frees it. A hold that runs on after it was withdrawn finds its place taken."""
+    note()
+    with sqlite3.connect(f"{world}.db", timeout=30) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("INSERT OR IGNORE INTO ledger VALUES (?, ?, 0)", (f"hold-{n}", n))
+        db.execute(
+            "INSERT OR IGNORE INTO ledger"
+            " SELECT ?, n, -amount FROM ledger WHERE key = ? AND amount <> 0",
+            (f"free-{n}", f"hold-{n}"),
+        )
+    db.close()
+    return -n
+
+
 @tf.transaction
 def pay(tx: tf.Transaction, n: int, leg: int) -> list[int]:
     # Nothing here forbids to pay twice: that is what the audit looks for.
@@ -99,11 +160,13 @@ def plain(activity: dict[str, Any]) -> Any:
     return (yield tf.call(step, n))
 
 
+wait = 0.02 if way == "free" else 3600
+policy = tf.RetryPolicy(max_attempts=9, initial=wait, factor=1, cap=3600)
+
+
 @app.flow(name="flaky")
 def flaky_flow(activity: dict[str, Any]) -> Any:
-    wait = 0.02 if way == "free" else 3600
-    again = tf.RetryPolicy(max_attempts=9, initial=wait, factor=1, cap=3600)
-    n = yield tf.call(flaky, activity["n"]).using(retry=again)
+    n = yield tf.call(flaky, activity["n"]).using(retry=policy)
     return (yield tf.call(step, n))
 
 
@@ -177,6 +240,50 @@ def answer(activity: dict[str, Any]) -> Any:
 
 
 @app.flow
+def queued(activity: dict[str, Any]) -> Any:
+    n = yield tf.call(far_step, activity["n"]).using(queue="far")
+    both = yield tf.gather(
+        tf.call(far_flaky, n).using(queue="far", retry=policy),
+        tf.call(far_step, n).using(queue="far"),
+    )
+    return [n, *both]
+
+
+@app.flow
+def lost(activity: dict[str, Any]) -> Any:
+    """A hold on the queue that loses a race is freed; every other one has time to win."""
+    n = activity["n"]
+    won = yield tf.race(
+        tf.call(far_hold, n).using(queue="far", compensate=far_free),
+        timer=tf.sleep(0.03 if odd(n) else 5),
+    )
+    return won.index
+
+
+@app.flow
+def undone(activity: dict[str, Any]) -> Any:
+    n = activity["n"]
+    try:
+        yield tf.call(far_charge, n, 5).using(queue="far", compensate=far_refund)
+        yield tf.call(far_charge, n, 7).using(queue="far", compensate=far_refund)
+    except tf.StepFailed:
+        return (yield tf.compensate_all())
+    return "charged"
+
+
+@app.flow
+def dropped(activity: dict[str, Any]) -> Any:
+    """Cancelled while its call is queued, or runs."""
+    n = activity["n"]
+    return (yield tf.call(far_slow, n).using(queue="far" if odd(n) else "nowhere"))
+
+
+def odd(n: int) -> bool:
+    """Whether it belongs to every other batch."""
+    return n // len(KINDS) % 2 == 1
+
+
+@app.flow
 def keyed(n: int) -> Any:
     return (yield tf.call(step, n))
 
@@ -203,6 +310,8 @@ def bring_in(client: tf.Client, batch: int) -> dict[str, list[Any]]:
     n = first + KINDS.index("signal")
     with contextlib.suppress(tf.InstanceEnded):
         client.signal(told[str(n)][1], "go", n, dedup="go")
+    with contextlib.suppress(tf.InstanceEnded):
+        client.cancel(told[str(first + KINDS.index("dropped"))][1])
     return told
 
 
@@ -219,7 +328,7 @@ def end(client: tf.Client) -> None:
         client.wait(left[0].id, timeout=60)
 
 
-with app.client(lease=float(lease)) as client:
+with app.client(lease=float(lease), queues=["far"]) as client:
     say("open")
     while command := hear():
         if command == "end":

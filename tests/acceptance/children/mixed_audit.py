@@ -15,13 +15,71 @@ from typing import Any
 
 import cbor2
 
-KINDS = ("plain", "flaky", "race", "signal", "family", "saga", "again", "paid", "echo", "keyed")
-RUNS = {"call:flaky#0": 3}
+KINDS = (
+    *("plain", "flaky", "race", "signal", "family", "saga", "again", "paid", "echo"),
+    *("queued", "lost", "undone", "dropped", "keyed"),
+)
+RUNS = {"call:flaky#0": 3, "gather#0[0]/call:far_flaky#0": 3}
 """How often a step runs where nobody dies; once, where it isn't here."""
 
 
+HISTORY = """
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY, what TEXT, instance INTEGER, generation INTEGER, tag TEXT,
+    token INTEGER, owner INTEGER
+);
+CREATE TRIGGER history_armed AFTER INSERT ON task BEGIN
+    INSERT INTO history (what, instance, generation, tag)
+    VALUES ('armed', new.instance, new.generation, new.tag);
+END;
+CREATE TRIGGER history_claimed AFTER UPDATE OF token ON task BEGIN
+    INSERT INTO history (what, instance, generation, tag, token, owner)
+    VALUES ('claimed', new.instance, new.generation, new.tag, new.token, new.owner);
+END;
+CREATE TRIGGER history_again AFTER UPDATE OF due ON task
+WHEN old.due IS NULL AND new.due IS NOT NULL BEGIN
+    INSERT INTO history (what, instance, generation, tag)
+    VALUES ('again', new.instance, new.generation, new.tag);
+END;
+CREATE TRIGGER history_first AFTER INSERT ON task_answer BEGIN
+    INSERT INTO history (what, instance, generation, tag, token)
+    VALUES ('answered', new.instance, new.generation, new.tag, new.token);
+END;
+CREATE TRIGGER history_later AFTER UPDATE ON task_answer BEGIN
+    INSERT INTO history (what, instance, generation, tag, token)
+    VALUES ('answered', new.instance, new.generation, new.tag, new.token);
+END;
+CREATE TRIGGER history_over AFTER DELETE ON task BEGIN
+    INSERT INTO history (what, instance, generation, tag)
+    VALUES ('over', old.instance, old.generation, old.tag);
+END;
+CREATE TRIGGER history_worker AFTER INSERT ON worker BEGIN
+    INSERT INTO history (what, token, owner) VALUES ('worker', new.pid, new.id);
+END;
+"""
+"""What the database itself keeps of its tasks, whatever the engine believes."""
+
+
+def watch(store: Path) -> None:
+    """Let the database keep the history of its tasks from now on."""
+    with closing(sqlite3.connect(store)) as db:
+        db.executescript(HISTORY)
+
+
+def is_right(flow: str, n: int, status: str, result: Any) -> bool:
+    """Whether a flow ended as it had to."""
+    if flow == "dropped":
+        # On the queue that is served it may have been there before its cancel.
+        fast = n // len(KINDS) % 2 == 1 and (status, result) == ("done", n)
+        return status == "cancelled" or fast
+    if flow == "lost":
+        return status == "done" and result in (0, 1)
+    whole = n + 1 if flow in ("leaf", "answer") else expected(n)
+    return bool((status, result) == ("done", whole))
+
+
 def expected(n: int) -> Any:
-    """What the flow number n returns."""
+    """What the flow number n returns, where only one result is right."""
     kind = KINDS[n % len(KINDS)]
     values = {
         "plain": n + 3,
@@ -33,6 +91,10 @@ def expected(n: int) -> Any:
         "again": n + 3,
         "paid": [[n, 1], [n, 2]],
         "echo": [n],
+        "queued": [n + 1, n + 1, n + 2],
+        "lost": None,
+        "undone": [-5] if n % 3 == 0 else "charged",
+        "dropped": None,
         "keyed": n + 1,
     }
     return values[kind]
@@ -62,6 +124,7 @@ def audit(
             *_left_over(db),
             *_steps(db, world, set(dead)),
             *_money(db, world),
+            *_tasks(db, set(dead)),
         ]
 
 
@@ -79,9 +142,8 @@ def _flows(
         given = cbor2.loads(input)
         n = given if isinstance(given, int) else given["n"]
         result = None if value is None else cbor2.loads(value)
-        whole = n + 1 if flow in ("leaf", "answer") else expected(n)
-        if (status, result) != ("done", whole):
-            found.append(f"{flow} {n} ({id}) is {status} with {result}, expected {whole}")
+        if not is_right(flow, n, status, result):
+            found.append(f"{flow} {n} ({id}) is {status} with {result}, expected {expected(n)}")
         if flow not in ("leaf", "answer"):
             instances[n].append(id)
     for n, (_, id) in acks.items():
@@ -166,9 +228,73 @@ def _left_over(db: sqlite3.Connection) -> list[str]:
         "deferred dispatches": "SELECT count(*) FROM outbox",
         "owned instances": "SELECT count(*) FROM instance WHERE owner IS NOT NULL",
         "notes of progress": "SELECT count(*) FROM progress",
+        "tasks": "SELECT count(*) FROM task",
+        "answers of ended calls": "SELECT count(*) FROM task_answer",
     }
     counts = {name: db.execute(ask).fetchone()[0] for name, ask in asks.items()}
     return [f"{n} {name} are left over" for name, n in counts.items() if n]
+
+
+def _tasks(db: sqlite3.Connection, dead: set[int]) -> list[str]:
+    """Each task was armed, claimed, answered and over in that order, once, by who held it."""
+    found = []
+    last = 0
+    pids: dict[int, int] = {}
+    state: dict[tuple[int, int, str], tuple[str, int, int]] = {}
+    kept: set[tuple[int, int, str]] = set()
+    # What may come before each; nothing before the first.
+    before = {
+        "armed": ("", "over"),
+        "claimed": ("armed", "claimed", "again"),
+        "answered": ("claimed",),
+        "again": ("answered",),
+        "over": ("armed", "claimed", "answered", "again"),
+    }
+    for what, instance, generation, tag, token, owner in db.execute(
+        "SELECT what, instance, generation, tag, token, owner FROM history ORDER BY id"
+    ):
+        if what == "worker":
+            pids[owner] = token
+            continue
+        call = (instance, generation, tag)
+        was, held, holder = state.get(call, ("", 0, 0))
+        if was not in before[what]:
+            found.append(f"task {call} was {what} after it was {was or 'nothing'}")
+        if what == "claimed":
+            if token <= last:
+                found.append(f"task {call}: claimed under {token}, after {last} was given")
+            if was == "claimed" and pids[holder] not in dead:
+                found.append(f"task {call}: claimed from worker {holder}, which lives")
+            last, held, holder = max(last, token), token, owner
+        elif what == "answered" and token != held:
+            found.append(f"task {call}: answered under {token}, claimed under {held}")
+        elif what == "over" and was == "answered":
+            kept.add(call)
+        state[call] = (what, held, holder)
+    found += [f"task {call} is {what}, not over" for call, (what, *_) in state.items()
+              if what != "over"]  # fmt: skip
+    # A result in a log is an answer's; an answer is in the log, where its flow still waited.
+    results = set(
+        db.execute(
+            "SELECT instance, generation, tag FROM log"
+            " WHERE tag LIKE '%call:far%' OR tag LIKE '%compensate:far%'"
+        )
+    )
+    given_up = {
+        id for (id,) in db.execute("SELECT id FROM instance WHERE flow IN ('lost', 'dropped')")
+    }
+    found += [f"{call} has an entry and no answer" for call in results - kept]
+    found += [
+        f"{call} has an answer and no entry"
+        for call in kept - results
+        if call[0] not in given_up
+    ]
+    found += [
+        f"{call} was withdrawn, and its flow waits for it"
+        for call in state.keys() - kept
+        if call[0] not in given_up
+    ]
+    return found
 
 
 def runs_of(world: Path) -> dict[tuple[str, ...], list[int]]:
@@ -180,8 +306,22 @@ def runs_of(world: Path) -> dict[tuple[str, ...], list[int]]:
     return found
 
 
-def _steps(db: sqlite3.Connection, world: Path, dead: set[int]) -> list[str]:
+def _attempts(world: Path) -> list[str]:
+    """Runs of a queued call have numbers of their own, larger and larger."""
+    seen: dict[tuple[str, ...], int] = {}
     found = []
+    for line in world.with_suffix(".txt").read_text().splitlines():
+        *key, attempt, _ = line.split()
+        call = tuple(key)
+        if ":far_" in key[2]:
+            if int(attempt) <= seen.get(call, 0):
+                found.append(f"{call} ran as attempt {attempt} after {seen[call]}")
+            seen[call] = int(attempt)
+    return found
+
+
+def _steps(db: sqlite3.Connection, world: Path, dead: set[int]) -> list[str]:
+    found = _attempts(world)
     runs = runs_of(world)
     recorded = {
         (id, str(generation), tag): tag
@@ -206,17 +346,18 @@ def _money(db: sqlite3.Connection, world: Path) -> list[str]:
     found = []
     with closing(sqlite3.connect(world.with_suffix(".db"))) as bank:
         sums = dict(bank.execute("SELECT n, sum(amount) FROM ledger GROUP BY n"))
-    sagas = [
-        cbor2.loads(input)["n"]
-        for (input,) in db.execute(
-            "SELECT g.input FROM instance i JOIN generation g ON g.instance = i.id"
-            " WHERE i.flow = 'saga'"
-        )
-    ]
-    for n in sagas:
-        whole = 0 if n % 3 == 0 else 12
+    for flow, input, value in db.execute(
+        "SELECT i.flow, g.input, i.value FROM instance i"
+        " JOIN generation g ON g.instance = i.id"
+        " WHERE i.flow IN ('saga', 'undone', 'lost')"
+    ):
+        n = cbor2.loads(input)["n"]
+        if flow == "lost":
+            whole = 5 if value is not None and cbor2.loads(value) == 0 else 0
+        else:
+            whole = 0 if n % 3 == 0 else 12
         if sums.get(n) != whole:
-            found.append(f"saga {n}: its account stands at {sums.get(n)}, expected {whole}")
+            found.append(f"{flow} {n}: its account stands at {sums.get(n)}, expected {whole}")
     rows: Counter[tuple[int, int]] = Counter()
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'payment'").fetchone():
         rows.update(map(tuple, db.execute("SELECT n, leg FROM payment")))
@@ -242,6 +383,13 @@ def summary(store: Path, world: Path) -> str:
                 ("log", "entries kept"),
             )
         ]
+        told = Counter(
+            dict(db.execute("SELECT what, count(*) FROM history GROUP BY what").fetchall())
+        )
+    counts.append(
+        f"{told['armed']:,} queued calls, claimed {told['claimed']:,} times,"
+        f" {told['answered']:,} answers"
+    )
     runs = runs_of(world)
     total = sum(map(len, runs.values()))
     again = sum(max(0, len(pids) - RUNS.get(key[2], 1)) for key, pids in runs.items())

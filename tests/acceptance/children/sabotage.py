@@ -16,7 +16,8 @@ def apply() -> None:
     """Do what the environment asks for, if anything."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted:
-        {"pair": _pair, "fence": _fence, "order": _order, "apart": _apart}[wanted]()
+        ways = {"pair": _pair, "fence": _fence, "token": _token}
+        (ways | {"order": _order, "apart": _apart})[wanted]()
 
 
 class _Lying:
@@ -78,6 +79,21 @@ def _fence() -> None:
         found(lying, worker, items, outcomes)  # type: ignore[arg-type]
 
     turns.turns = believing
+
+
+def _token() -> None:
+    """Every worker's epoch holds, and every answer finds its task as it was claimed."""
+    from triggerflow.store.sqlite import tasks, workers
+
+    workers.fence = workers.is_current = lambda *_: True
+    finish = tasks.finish
+
+    def believing(db: Any, worker: int, items: Any, outcomes: Any) -> None:
+        told = [(op.task, worker, op.token) for _, op in items]
+        lying = _Lying(db, "SELECT id, owner, token FROM task", told)
+        finish(lying, worker, items, outcomes)  # type: ignore[arg-type]
+
+    tasks.finish = believing
 
 
 def _order() -> None:

@@ -42,6 +42,7 @@ from triggerflow.core.codec.forms import (
 )
 from triggerflow.core.codec.lowering import CONTAINERS, INT_BITS, Lowering
 from triggerflow.core.codec.walk import (
+    Framed,
     Limits,
     Refusal,
     not_utf8,
@@ -110,10 +111,11 @@ class ValueCodec:
         DefinitionError: as `register` does.
     """
 
-    __slots__ = ("_classes", "_decoded", "_tags", "limits")
+    __slots__ = ("_classes", "_decoded", "_framed", "_tags", "limits")
 
     def __init__(self, classes: Iterable[type] = (), *, limits: Limits = VALUE_LIMITS) -> None:
         self.limits = limits
+        self._framed = Framed.of(limits)
         self._classes = ClassTable()
         self._decoded = _LEAVES | OWN
         self._tags = _REFUSED_TAGS | {
@@ -182,13 +184,23 @@ class ValueCodec:
             return self._encode_lowered(value, what)
         return self._sized(data, what)
 
+    def frame(self, value: object, what: str = "value") -> bytes:
+        """
+        Encode what the library put round log values: it may be a little deeper than one.
+
+        Raises:
+            EncodingRefused: it is larger than two of the largest.
+        """
+        lowered, _ = self._lowered(value, what, self._framed)
+        return self._sized(cbor2.dumps(lowered), what, self._framed)
+
     def pack(self, value: object) -> bytes:
         """Encode what the library itself put together: nothing is checked."""
         return cbor2.dumps(value)
 
     def decode(self, data: bytes) -> Any:
         """
-        Decode what `encode` made, here or elsewhere: nothing else is let in.
+        Decode what `encode`, `frame` or `request` made: nothing else is let in.
 
         Raises:
             DecodingRefused: the bytes aren't one log value within the limits, or name a
@@ -269,9 +281,10 @@ class ValueCodec:
         whole = data + rest if kwargs else data
         return b"\x82" + data + rest, hashlib.sha256(whole).digest()[:16]
 
-    def _sized(self, data: bytes, what: str) -> bytes:
-        if len(data) > self.limits.size:
-            raise too_large(self.limits, f"{len(data):,} bytes").at(what)
+    def _sized(self, data: bytes, what: str, limits: Limits | None = None) -> bytes:
+        limits = limits or self.limits
+        if len(data) > limits.size:
+            raise too_large(limits, f"{len(data):,} bytes").at(what)
         return data
 
     def _canonical(self, value: object, what: str) -> bytes:
@@ -309,28 +322,30 @@ class ValueCodec:
                 ) from error
         return data
 
-    def _lowered(self, value: object, what: str) -> tuple[Any, bool]:
-        lowering = Lowering(self._classes, self.limits)
+    def _lowered(
+        self, value: object, what: str, limits: Limits | None = None
+    ) -> tuple[Any, bool]:
+        limits = limits or self.limits
+        lowering = Lowering(self._classes, limits)
         try:
-            return lowering.lower(value, self.limits.depth), lowering.has_instances
+            return lowering.lower(value, limits.depth), lowering.has_instances
         except Refusal as refusal:
             raise refusal.at(what) from None
         except RecursionError:
-            raise too_deep(self.limits).at(what) from None
+            raise too_deep(limits).at(what) from None
 
     def _decode_any(self, data: bytes) -> Any:
         if not data:
             raise DecodingRefused("value", "no bytes at all, expected one CBOR item")
-        if len(data) > self.limits.size:
-            raise DecodingRefused(
-                "value", f"{len(data):,} bytes, the limit is {self.limits.size:,}"
-            )
+        limits = self._framed
+        if len(data) > limits.size:
+            raise DecodingRefused("value", f"{len(data):,} bytes, the limit is {limits.size:,}")
         stream = io.BytesIO(data)
         value = cbor2.CBORDecoder(
             stream,
             semantic_decoders=self._tags,
             tag_hook=_refuse_tag,
-            max_depth=3 * self.limits.depth + 3,  # an instance is a tag, a list and a map
+            max_depth=3 * limits.depth + 3,  # an instance is a tag, a list and a map
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
@@ -342,7 +357,7 @@ class ValueCodec:
 
     def _admit(self, value: object) -> None:
         """Refuse what cbor2 reads without a tag: simple values, odd keys, wide integers."""
-        if survey(value, self._decoded, CONTAINERS, self.limits, INT_BITS) is None:
+        if survey(value, self._decoded, CONTAINERS, self._framed, INT_BITS) is None:
             raise DecodingRefused(
                 "value", "it holds something that is no log value, or is too large or too deep"
             )

@@ -37,6 +37,18 @@ class Limits:
     )
 
 
+@attrs.frozen
+class Framed(Limits):
+    """The same for values with what the library puts round them, such as lists of arguments."""
+
+    depth: int = 256 + 8
+
+    @classmethod
+    def of(cls, limits: Limits) -> Framed:
+        """Wide enough for two of the largest values, a few levels down."""
+        return cls(2 * limits.size + 1024, limits.depth + 8)
+
+
 class Refusal(Exception):
     """
     A refusal on its way up: each container adds its key, so paths cost nothing until then.

@@ -43,16 +43,18 @@ if TYPE_CHECKING:
 class Checking:
     """Which acts of a batch can't be done, turn by turn, in the batch's order."""
 
-    def __init__(self, db: sqlite3.Connection, ending: frozenset[int]) -> None:
-        """
-        Args:
-            ending: instances that end in this batch: nobody can write to them any more.
-        """
+    def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._ending = ending
+        # What ends in this batch, in a turn that won: later ones can't write to it any more.
+        self._ended: dict[int, str] = {}
         self._keys: dict[tuple[str, str, str], NewInstance] = {}
         self._recorded: dict[tuple[str, str], bytes] = {}
         self._newborn: set[str] = set()
+
+    def won(self, turn: Turn) -> None:
+        """A turn is written: what comes after it meets what it leaves."""
+        if turn.status in ENDED:
+            self._ended[turn.number] = turn.status
 
     def refusals(self, turn: Turn) -> tuple[Refusal, ...]:
         """What a turn can't do; if it is nothing, what it does counts for the next ones."""
@@ -66,7 +68,7 @@ class Checking:
             if isinstance(act, SpawnChild):
                 refusal = self._spawn(act, keys)
             elif isinstance(act, SendMessage):
-                refusal = None if act.instance in newborn else self._send(act, turn.number)
+                refusal = None if act.instance in newborn else self._send(act)
             elif isinstance(act, RecordResult):
                 refusal = self._record(act, recorded)
             if refusal is not None:
@@ -79,23 +81,24 @@ class Checking:
         self, act: SpawnChild, keys: dict[tuple[str, str, str], NewInstance]
     ) -> Refusal | None:
         new = act.instance
-        if new.key is None:
+        # The child that a retried parent has waits for no key, though another has it by now.
+        if new.key is None or kin.is_there(self._db, new.id):
             return None
         rival = holder(self._db, new, keys)
-        # The child that a retried parent has, and that was retried itself, is no rival.
-        if rival is not None and rival[0] != new.id:
+        if rival is not None:
             return Refusal(act.tag, "key", rival[0])
         keys[(new.namespace, new.flow, new.key)] = new
         return None
 
-    def _send(self, act: SendMessage, sender: int) -> Refusal | None:
+    def _send(self, act: SendMessage) -> Refusal | None:
         row = self._db.execute(
             "SELECT id, status FROM instance WHERE public_id = ?", (act.instance,)
         ).fetchone()
         if row is None:
             return Refusal(act.tag, "unknown")
         number, status = row
-        if status in ENDED or (number in self._ending and number != sender):
+        status = self._ended.get(number, status)
+        if status in ENDED:
             return Refusal(act.tag, "ended", status)
         return None
 
@@ -182,9 +185,7 @@ class _Writing:
             generations.begin_next(db, turn, act)
 
     def _spawn(self, turn: Turn, act: SpawnChild) -> None:
-        if self.db.execute(
-            "SELECT 1 FROM instance WHERE public_id = ?", (act.instance.id,)
-        ).fetchone():
+        if kin.is_there(self.db, act.instance.id):
             # Its parent was retried: it waits again for the child that it has.
             self.joins.setdefault(turn.number, []).append(act.instance.id)
             return
@@ -255,7 +256,9 @@ class _Writing:
             letters += kin.answer_joins(db, parent, children, at)
         # After the joins: a child that ends in this very batch must know who waits for it.
         letters += kin.tell_parents(db, ended, gone)
-        return kin.post(db, [each for each in letters if each[0] not in gone])
+        # A failed one may be retried, and reads then what came before it failed.
+        over = {number for number, status, *_ in ended if status != "failed"}
+        return kin.post(db, [each for each in letters if each[0] not in over])
 
 
 def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> None:

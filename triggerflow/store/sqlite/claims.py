@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.records import SUSPECT, Claimed
-from triggerflow.store.sqlite import progress
+from triggerflow.store.sqlite import progress, requests
 from triggerflow.store.sqlite.reads import inbox_of, log_of, next_due
 
 if TYPE_CHECKING:
@@ -103,17 +103,28 @@ def _read(db: sqlite3.Connection, op: Claim, chosen: str) -> tuple[Claimed, ...]
     for row in db.execute(
         "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
         " i.crashes, i.cancelled, g.input, g.seed, i.started, i.namespace, i.correlation_id,"
-        " i.depth, i.chain, i.origin, i.attributes, g.positions FROM instance i"
+        " i.depth, i.chain, i.origin, i.attributes, g.positions, i.turns FROM instance i"
         " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
         " WHERE i.id IN (SELECT value FROM json_each(?)) ORDER BY i.id",
         (chosen,),
     ).fetchall():
         number, _, _, _, generation, length = row[:6]
-        warm = op.warm.get(number) == (generation, length)
+        warm = op.warm.get(number) == (generation, row[-1])
         log = None if warm else tuple(log_of(db, number, generation)) if length else ()
         inbox = tuple(inboxes.get(number, ()))
         progressed = tuple(said.get((number, generation), ()))
-        fields = [*row[:8], bool(row[8]), *row[9:12], log, inbox, progressed, *row[12:]]
+        pending = row[6] if warm else requests.whole(db, number, row[6])
+        fields = [
+            *row[:6],
+            pending,
+            row[7],
+            bool(row[8]),
+            *row[9:12],
+            log,
+            inbox,
+            progressed,
+            *row[12:],
+        ]
         found.append(Claimed(*fields))
     return tuple(found)
 

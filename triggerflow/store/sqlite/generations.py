@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triggerflow.store.sqlite import tasks
+from triggerflow.store.sqlite import requests, tasks
 from triggerflow.store.sqlite.progress import clear_instances
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ def turn_over(db: sqlite3.Connection, turn: Turn, act: ContinueAsNew) -> None:
     db.execute("DELETE FROM wait WHERE instance = ?", (turn.number,))
     # The next generation may wait under the same tags.
     db.execute("DELETE FROM inbox WHERE instance = ? AND kind = 'complete'", (turn.number,))
+    requests.clear(db, [(turn.number,)])
     tasks.clear_instances(db, [(turn.number,)])
     clear_instances(db, [(turn.number,)])
+    # One cancel is lawful in each generation: one that this turn took was this one's own.
     db.execute(
         "UPDATE instance SET generation = ?, version = ?, log_length = 0, pending = NULL,"
-        " started = NULL, crashes = 0, owner = NULL, due = NULL WHERE id = ?",
+        " started = NULL, crashes = 0, owner = NULL, due = NULL, cancelled = EXISTS"
+        " (SELECT 1 FROM inbox WHERE instance = ?3 AND kind = 'cancel' AND consumed = 0)"
+        " WHERE id = ?3",
         (turn.generation + 1, act.version, turn.number),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from triggerflow.store.records import ENDED
+from triggerflow.store.sqlite import waking
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,21 +21,18 @@ _INSERT: Final = "INSERT INTO inbox (instance, kind, name, payload, at) VALUES (
 KINDS: Final = {status: f"child_{status}" for status in ENDED}
 
 
-def post(db: sqlite3.Connection, letters: Sequence[Letter]) -> Told:
-    """Put messages into inboxes, and wake whom they are for.
+def is_there(db: sqlite3.Connection, id: str) -> bool:
+    """Whether an instance has this id already."""
+    found = db.execute("SELECT 1 FROM instance WHERE public_id = ?", (id,)).fetchone()
+    return found is not None
 
-    A parked instance becomes runnable; an owned one is told by its owner; a blocked one
-    stays.
-    """
+
+def post(db: sqlite3.Connection, letters: Sequence[Letter]) -> Told:
+    """Put messages into inboxes, and wake whom they are for (see `waking`)."""
     if not letters:
         return []
     db.executemany(_INSERT, letters)
-    numbers = list(dict.fromkeys(number for number, *_ in letters))
-    db.executemany(
-        "UPDATE instance SET wake = 1,"
-        " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END WHERE id = ?",
-        [(number,) for number in numbers],
-    )
+    numbers = waking.wake(db, [letter[:3] for letter in letters])
     return [
         (number, owner)
         for number, owner in db.execute(

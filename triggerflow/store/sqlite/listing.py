@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from triggerflow.store.records import OPEN, STATUSES, InstanceRecord, Where
-from triggerflow.store.sqlite.reads import INSTANCE, searchable
+from triggerflow.store.records import OPEN, STATUSES, Where
+from triggerflow.store.sqlite.reads import INSTANCE, record, searchable
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from triggerflow.store.records import InstanceRecord
 
 _UNHAPPY: Final = ("failed", "cancelled")
 
@@ -37,8 +39,8 @@ def instances(
     rows = db.execute(
         f"{INSTANCE}{clause} ORDER BY i.created {order}, i.id {order} LIMIT ?",
         (*values, limit),
-    )
-    return [InstanceRecord(*row) for row in rows]
+    ).fetchall()
+    return [record(db, row) for row in rows]
 
 
 def _terms(where: Where) -> tuple[list[str], list[Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import kin, tasks
+from triggerflow.store.sqlite import kin, requests, tasks, waking
 from triggerflow.store.sqlite.arrivals import next_number
 from triggerflow.store.sqlite.progress import clear_instances
 from triggerflow.store.sqlite.turns import clear_inboxes
@@ -35,7 +35,7 @@ def send(
     }
     inbox = next_number(db, "inbox")
     rows: list[tuple[Any, ...]] = []
-    woken: list[tuple[int]] = []
+    woken: list[tuple[int, str, str]] = []
     cancelled: list[tuple[int]] = []
     for index, op in items:
         target = targets.get(op.instance)
@@ -62,19 +62,13 @@ def send(
                 (number,),
             )
         elif owner is None or owner != worker:
-            woken.append((number,))
+            woken.append((number, op.kind, op.name))
         outcomes[index] = Outcome(
             Verdict.APPLIED, instance=public_id, number=number, owner=owner, inbox=inbox
         )
         inbox += 1
     db.executemany(_INSERT, rows)
-    if woken:
-        # A parked instance becomes runnable; an owned one is told; a blocked one stays.
-        db.executemany(
-            "UPDATE instance SET wake = 1,"
-            " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END WHERE id = ?",
-            woken,
-        )
+    waking.wake(db, woken)
     if cancelled:
         db.executemany("UPDATE instance SET cancelled = 1 WHERE id = ?", cancelled)
 
@@ -162,6 +156,7 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
     )
     db.execute("DELETE FROM tried WHERE instance = ?", (number,))
     db.execute("DELETE FROM wait WHERE instance = ?", (number,))
+    requests.clear(db, [(number,)])
     tasks.clear_instances(db, [(number,)])
     clear_inboxes(db, [number])
     clear_instances(db, [(number,)])

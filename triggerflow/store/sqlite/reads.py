@@ -6,6 +6,9 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from triggerflow.core.log import IN_ROWS
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
@@ -15,6 +18,7 @@ from triggerflow.store.records import (
     OutboxRow,
     TriggerRecord,
 )
+from triggerflow.store.sqlite.requests import whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,7 +28,7 @@ INSTANCE = (
     "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
     " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
     " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
-    " g.input, g.seed, a.cid, t.name, t.cid, g.positions FROM instance i"
+    " g.input, g.seed, a.cid, t.name, t.cid, g.positions, i.turns FROM instance i"
     " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
     " LEFT JOIN instance p ON p.id = i.parent LEFT JOIN activity a ON a.seq = i.activity"
     " LEFT JOIN trigger_spec t ON t.id = i.trigger_spec"
@@ -34,7 +38,15 @@ INSTANCE = (
 def instance(db: sqlite3.Connection, id: str) -> InstanceRecord | None:
     """One instance by its public id."""
     row = db.execute(f"{INSTANCE} WHERE i.public_id = ?", (id,)).fetchone()
-    return None if row is None else InstanceRecord(*row)
+    return None if row is None else record(db, row)
+
+
+def record(db: sqlite3.Connection, row: tuple[Any, ...]) -> InstanceRecord:
+    """What `INSTANCE` selected, with the pending set where it stands in rows."""
+    found = InstanceRecord(*row)
+    if found.pending == IN_ROWS:
+        return attrs.evolve(found, pending=whole(db, found.number, IN_ROWS))
+    return found
 
 
 def ids(db: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
@@ -77,6 +89,16 @@ def inbox_of(db: sqlite3.Connection, numbers: str) -> dict[int, list[InboxRow]]:
     ):
         found[number].append(InboxRow(*row))
     return found
+
+
+def inbox_after(db: sqlite3.Connection, number: int, after: int) -> list[InboxRow]:
+    """Unread messages of one instance above a row number."""
+    rows = db.execute(
+        "SELECT id, kind, name, payload, at FROM inbox WHERE consumed = 0"
+        " AND instance = ? AND id > ? ORDER BY id",
+        (number, after),
+    )
+    return [InboxRow(*row) for row in rows]
 
 
 _ACTIVITY = (

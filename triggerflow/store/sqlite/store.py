@@ -314,8 +314,7 @@ class SqliteStore:
 
     def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
         """See `Store.inbox`."""
-        found = self._read(lambda db: reads.inbox_of(db, f"[{number:d}]"))
-        return [row for row in found.get(number, []) if row.id > after]
+        return self._read(lambda db: reads.inbox_after(db, number, after))
 
     def progress(self, number: int, generation: int) -> list[ProgressRecord]:
         """See `Store.progress`."""

@@ -27,7 +27,7 @@ from triggerflow.core.codec import ValueCodec
 from triggerflow.core.log import decode_pending
 from triggerflow.errors import StoreError, TimedOut, TransactionError
 from triggerflow.store.operations import Outcome, Verdict
-from triggerflow.store.sqlite import workers
+from triggerflow.store.sqlite import requests, workers
 from triggerflow.store.sqlite.locks import FairLock, LockFile, NoLocks
 from triggerflow.store.sqlite.permissions import refusal
 from triggerflow.store.transactions import FetchedRows
@@ -233,7 +233,8 @@ def forbidden(db: sqlite3.Connection, step: Transact) -> Outcome | None:
     ).fetchone()
     if row is None or row[:2] != (step.worker[0], step.generation):
         return Outcome(Verdict.FENCED, detail="owner")
-    pending = {} if row[2] is None else decode_pending(_CODEC.decode(row[2]))
+    blob = requests.around(db, step.number, row[2], step.tag)
+    pending = {} if blob is None else decode_pending(_CODEC.decode(blob))
     kept = pending.get(step.tag)
     if kept is None or kept.due is not None or kept.attempts != step.attempts:
         return Outcome(Verdict.FENCED, detail="tag")

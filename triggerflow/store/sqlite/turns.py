@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import acts, generations, kin, tasks
+from triggerflow.store.sqlite import acts, generations, kin, requests, tasks, waking
 from triggerflow.store.sqlite.progress import clear, clear_instances
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ def turns(
     The worker's epoch was checked before; here owner, generation and log length are.
     """
     numbers = json.dumps([op.number for _, op in items])
-    standing = {
-        number: (owner, generation, length)
-        for number, owner, generation, length in db.execute(
-            "SELECT id, owner, generation, log_length FROM instance"
-            " WHERE id IN (SELECT value FROM json_each(?))",
-            (numbers,),
-        )
-    }
+    standing = {}
+    in_rows = set()
+    for number, owner, generation, length, wide in db.execute(
+        "SELECT id, owner, generation, log_length, pending = x'' FROM instance"
+        " WHERE id IN (SELECT value FROM json_each(?))",
+        (numbers,),
+    ):
+        standing[number] = owner, generation, length
+        if wide:
+            in_rows.add(number)
     won: list[tuple[int, Turn]] = []
     blocks: list[Block] = []
-    checking = acts.Checking(
-        db, frozenset(op.number for _, op in items if getattr(op, "status", "") in ENDED)
-    )
+    checking = acts.Checking(db)
     for index, op in items:
         if standing.pop(op.number, None) != (worker, op.generation, op.log_length):
             # Once is enough: a second turn in this batch builds on a log that is gone.
@@ -55,9 +55,11 @@ def turns(
                 if refusals:
                     outcomes[index] = Outcome(Verdict.CONFLICT, refusals=refusals)
                     continue
+            checking.won(op)
             won.append((index, op))
         outcomes[index] = APPLIED
     if won:
+        requests.write(db, [op for _, op in won], in_rows)
         _write(db, worker, won, outcomes)
     for op in blocks:
         _block(db, op)
@@ -71,7 +73,7 @@ def _write(
     if any(op.acts or op.status in ENDED for _, op in won):
         told, emitted = acts.carry_out(db, worker, won)
     # What they were told is found here, if they are about to park.
-    woken = _unseen(db, [op for _, op in won if op.status == "waiting"])
+    woken = waking.unheard(db, [op for _, op in won if op.status == "waiting"])
     for index, op in won:
         if op.number in woken:
             outcomes[index] = _WOKEN
@@ -107,7 +109,7 @@ def _write(
     if staying:
         db.executemany(
             "UPDATE instance SET log_length = ?, pending = ?, crashes = crashes * ?,"
-            " started = coalesce(started, ?) WHERE id = ?",
+            " turns = turns + 1, started = coalesce(started, ?) WHERE id = ?",
             [
                 (
                     op.log_length + len(op.entries),
@@ -119,17 +121,17 @@ def _write(
                 for op in staying
             ],
         )
+    consumed = [(each,) for _, op in won for each in op.consumed]
+    if consumed:
+        db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
+        db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
     for op in staying:
         for act in op.acts:
             if isinstance(act, ContinueAsNew):
                 generations.turn_over(db, op, act)
     leaving = [op for _, op in won if op.status != "running" and op.number not in woken]
     if leaving:
-        _leave(db, leaving)
-    consumed = [(each,) for _, op in won for each in op.consumed]
-    if consumed:
-        db.executemany("DELETE FROM inbox WHERE id = ? AND dedup IS NULL", consumed)
-        db.executemany("UPDATE inbox SET consumed = 1 WHERE id = ?", consumed)
+        _leave(db, worker, leaving)
     clear(db, [(op.number, op.generation, tag) for _, op in won for tag in op.progress_over])
     ended = [(op.number,) for op in leaving if op.status in ENDED]
     if ended:
@@ -151,12 +153,12 @@ def clear_inboxes(db: sqlite3.Connection, numbers: list[int]) -> None:
     db.executemany("DELETE FROM inbox WHERE instance = ? AND dedup IS NOT NULL", rows)
 
 
-def _leave(db: sqlite3.Connection, leaving: list[Turn]) -> None:
+def _leave(db: sqlite3.Connection, worker: int, leaving: list[Turn]) -> None:
     """Instances that park or end have no owner any more."""
     db.executemany(
         "UPDATE instance SET status = ?, owner = NULL, log_length = ?, pending = ?, due = ?,"
-        " value = ?, ended = ?, crashes = crashes * ?, started = coalesce(started, ?)"
-        " WHERE id = ?",
+        " value = ?, ended = ?, crashes = crashes * ?, started = coalesce(started, ?),"
+        " turns = turns + 1, awaits = ?, parked_by = ? WHERE id = ?",
         [
             (
                 op.status,
@@ -167,28 +169,13 @@ def _leave(db: sqlite3.Connection, leaving: list[Turn]) -> None:
                 op.at if op.status in ENDED else None,
                 not op.entries,
                 op.started,
+                None if op.awaits is None else json.dumps(op.awaits),
+                worker,
                 op.number,
             )
             for op in leaving
         ],
     )
-
-
-def _unseen(db: sqlite3.Connection, parking: list[Turn]) -> set[int]:
-    """Which of these instances have messages that their turn hadn't seen.
-
-    The row's lock is the file's: a sender either wrote before this, and is seen here, or
-    comes after, and finds the instance parked.
-    """
-    if not parking:
-        return set()
-    seen = {op.number: op.inbox_seen for op in parking}
-    newest = db.execute(
-        "SELECT instance, max(id) FROM inbox WHERE consumed = 0"
-        " AND instance IN (SELECT value FROM json_each(?)) GROUP BY instance",
-        (json.dumps(list(seen)),),
-    )
-    return {number for number, last in newest if last > seen[number]}
 
 
 def _block(db: sqlite3.Connection, op: Block) -> None:

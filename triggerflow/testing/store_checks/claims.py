@@ -162,7 +162,7 @@ def claim_flips_due_timers(w: Bench) -> None:
 
 @check
 def claim_skips_warm_logs(w: Bench) -> None:
-    """A log that the worker has, at that generation and length, isn't read again."""
+    """What the worker has, at that generation and after that turn, isn't read again."""
     worker = w.worker()
     mine = w.owned(worker, "i1")
     w.park(worker, mine, entries=w.turn(mine, "now#0").entries)

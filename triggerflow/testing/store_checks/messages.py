@@ -87,6 +87,43 @@ def send_wakes_parked(w: Bench) -> None:
 
 
 @check
+def send_wakes_who_awaits(w: Bench) -> None:
+    """A signal that a parked instance doesn't wait for is kept and wakes nobody."""
+    worker = w.worker()
+    w.park(worker, w.owned(worker, "i1"), awaits=("reply", "answer"))
+    w.park(worker, w.owned(worker, "i2"), awaits=())
+    w.commit(w.send("i1", "other"), w.send("i2", "other"))
+    same("asleep", [w.get(id).status for id in ("i1", "i2")], ["waiting"] * 2)
+    same("nothing to claim", w.claim(worker).claimed, ())
+    same("kept", w.messages(w.get("i1")), [b"yes"])
+    w.commit(w.send("i1", "answer"), w.send("i2", kind="cancel"))
+    claimed = w.claim(worker).claimed
+    same("awake", [each.id for each in claimed], ["i1", "i2"])
+    same("inbox", [row.name for row in claimed[0].inbox], ["other", "answer"])
+
+
+@check
+def send_wakes_for_another_build(w: Bench) -> None:
+    """Where builds differ, any signal wakes: another one may wait for it."""
+    worker = w.worker()
+    w.park(worker, w.owned(worker, "i1"), awaits=("reply",))
+    w.worker(build="build-b")
+    w.ask(w.send("i1", "other"))
+    same("with two builds", w.get("i1").status, "running")
+
+
+@check
+def send_wakes_for_whoever_comes_after(w: Bench) -> None:
+    """The worker that parked it is gone, and its build with it: any signal wakes."""
+    worker = w.worker()
+    w.park(worker, w.owned(worker, "i1"), awaits=("reply",))
+    w.store.forget_worker(worker[0])
+    w.worker()
+    w.ask(w.send("i1", "other"))
+    same("after it is gone", w.get("i1").status, "running")
+
+
+@check
 def send_tells_owner(w: Bench) -> None:
     """An owner hears once of messages that others wrote, and of none that it wrote itself."""
     worker = w.worker()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
+from triggerflow.core.log import IN_ROWS
+from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import (
     Block,
     Claim,
@@ -13,6 +16,7 @@ from triggerflow.store.operations import (
     Operation,
     Release,
     Start,
+    Terminate,
     Turn,
 )
 from triggerflow.store.records import Claimed
@@ -183,6 +187,63 @@ def turn_keeps_running(w: Bench) -> None:
 
 
 @check
+def turn_keeps_pending_in_rows(w: Bench) -> None:
+    """A pending set in rows changes by what a turn names, in the order of arming."""
+    worker = w.worker()
+    mine = w.owned(worker, "i1")
+
+    def turn(*changed: tuple[str, bytes | None], **parts: object) -> bytes | None:
+        w.do(worker, w.turn(mine, **({"pending": IN_ROWS, "changed": changed} | parts)))
+        return w.get("i1").pending
+
+    same("all", turn(("a", b"\1"), ("b", b"\2"), ("c", b"\3"), afresh=True), b"\x83\1\2\3")
+    same("one gone, one new", turn(("b", None), ("d", b"\4")), b"\x83\1\3\4")
+    same("another request", turn(("a", b"\5"), ("x", None)), b"\x83\5\3\4")
+    (listed,) = w.store.instances()
+    same("in a listing", listed.pending, b"\x83\5\3\4")
+    w.do(worker, Release((mine.number,)))
+    (again,) = w.claim(worker).claimed
+    same("to the next owner", again.pending, b"\x83\5\3\4")
+    same("afresh", turn(("z", b"\6"), afresh=True), b"\x81\6")
+    same("whole again", turn(pending=b"whole"), b"whole")
+    same("nothing of the old", turn(("y", b"\7")), b"\x81\7")
+
+
+@check
+def turn_that_ends_leaves_no_rows(w: Bench) -> None:
+    """Whatever ends an instance, or its generation, its pending set in rows goes."""
+    worker = w.worker()
+    for how in ("turn", "terminate", "prune", "continue"):
+        mine = w.owned(worker, how)
+        parts: dict[str, Any] = {"pending": IN_ROWS, "changed": (("a", b"\1"),)}
+        w.do(worker, w.turn(mine, afresh=True, **parts))
+        if how == "terminate":
+            w.ask(Terminate(how, b"value", w.now))
+        elif how == "continue":
+            go_on = ContinueAsNew(1, b"input", b"seed", None)
+            w.do(worker, w.turn(mine, acts=(go_on,), **parts))
+        elif how == "turn":
+            w.end(worker, mine, pending=b"\x80")
+        else:
+            w.end(worker, mine, **parts)
+            w.store.prune("welcome", {1: w.now + 1}, now=w.now)
+            same(how, w.store.instance(how), None)
+            continue
+        same(how, w.get(how).pending, None if how == "continue" else b"\x80")
+
+
+@check
+def turn_is_counted(w: Bench) -> None:
+    """Each turn counts, with an entry or without."""
+    worker = w.worker()
+    mine = w.owned(worker, "i1")
+    same("at first", (mine.turns, w.get("i1").turns), (0, 0))
+    w.do(worker, w.turn(mine))
+    w.park(worker, attrs.evolve(mine, turns=1))
+    same("after two", w.get("i1").turns, 2)
+
+
+@check
 def turn_parks(w: Bench) -> None:
     """A waiting turn frees the instance, with its due time and pending set."""
     worker = w.worker()
@@ -214,6 +275,20 @@ def turn_with_unseen_message_stays(w: Bench) -> None:
     same("woken once both are seen", found.woken, False)
     same("instance", (w.get("i1").status, w.get("i1").owner), ("waiting", None))
     same("messages stay", w.messages(mine), [b"seen", b"unseen"])
+
+
+@check
+def turn_parks_over_what_it_does_not_await(w: Bench) -> None:
+    """An unseen signal keeps a turn from parking only if its instance waits for it."""
+    worker = w.worker()
+    mine = w.owned(worker, "i1")
+    w.ask(w.send("i1", "other"))
+    found = w.do(worker, w.turn(mine, status="waiting", awaits=("reply",)))
+    same("woken by another name", found.woken, False)
+    w.ask(w.send("i1", "reply"))
+    mine = w.claim(worker).claimed[0]
+    found = w.do(worker, w.turn(mine, status="waiting", awaits=("reply",)))
+    same("woken by its own", found.woken, True)
 
 
 @check

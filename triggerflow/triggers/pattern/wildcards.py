@@ -3,8 +3,8 @@ r"""Wildcards: how a text with stars is read, matched, and how complex it may be
 ``*`` stands for any characters, none too; ``\*`` and ``\\`` for a star and a backslash.
 Matching takes each part at its first place after the part before: that is right because only
 the parts' order counts, and it never goes back, so that it costs one pass over the value
-whatever the text is. The bound on complexity is not for us but for EventBridge, which refuses
-what its automaton would be slow at: a pattern that is accepted here is accepted there.
+whatever the text is. The bound on complexity is EventBridge's, whose automaton would be slow:
+what a single field may hold here, it may hold there.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from triggerflow.store.sqlite.firing import Keys, decide, deliver, holder, remem
 if TYPE_CHECKING:
     import sqlite3
 
-    from triggerflow.store.operations import Letter
+    from triggerflow.store.firings import Letter
     from triggerflow.store.records import NewTrigger
 
 Items = Sequence[tuple[int, Any]]

@@ -15,8 +15,9 @@ from triggerflow.store.sqlite import kin
 if TYPE_CHECKING:
     import sqlite3
 
+    from triggerflow.store.firings import Letter, Once
     from triggerflow.store.newcomer import NewInstance
-    from triggerflow.store.operations import Letter, Once, PlannedFiring
+    from triggerflow.store.operations import PlannedFiring
 
 # What a planned firing does, as its outcome says.
 DOES: Final = frozenset({"started", "signalled", "cancelled"})

@@ -12,8 +12,8 @@ from triggerflow.engine.redispatch import AGAIN, ERRORS
 from triggerflow.engine.starting import Starting
 from triggerflow.engine.walks import Backfill, Redispatched
 from triggerflow.errors import DefinitionError, UnknownTrigger
+from triggerflow.store.firings import DOES
 from triggerflow.store.history import Span
-from triggerflow.store.operations import DOES
 from triggerflow.triggers import Position
 
 if TYPE_CHECKING:

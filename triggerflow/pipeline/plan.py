@@ -19,8 +19,9 @@ import attrs
 from triggerflow.core.codec import decode_document, encode_document
 from triggerflow.errors import EncodingRefused
 from triggerflow.pipeline.admission import of_trigger
+from triggerflow.store.firings import Letter, Once
 from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.operations import Letter, Once, PlannedFiring
+from triggerflow.store.operations import PlannedFiring
 from triggerflow.triggers.mapping import NoValue, key_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.operations import DOES, Advance, Outcome, Verdict
+from triggerflow.store.firings import DOES
+from triggerflow.store.operations import Advance, Outcome, Verdict
 from triggerflow.store.sqlite import registry
 from triggerflow.store.sqlite.backfills import has_fired
 from triggerflow.store.sqlite.incoming import Arrivals, Met

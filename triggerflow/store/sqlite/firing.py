@@ -10,14 +10,15 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggerflow.errors import KeyTaken
-from triggerflow.store.operations import DOES, JOINED
+from triggerflow.store.firings import DOES, JOINED
 from triggerflow.store.sqlite import kin
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from triggerflow.store.firings import Letter, Once
     from triggerflow.store.newcomer import NewInstance
-    from triggerflow.store.operations import Letter, Once, PlannedFiring
+    from triggerflow.store.operations import PlannedFiring
 
 _HOLDER: Final = (
     "SELECT id, public_id, cancelled FROM instance WHERE namespace = ? AND flow = ?"

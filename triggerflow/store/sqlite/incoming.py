@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from triggerflow.core.admission_request import Admission
-    from triggerflow.store.operations import Letter
+    from triggerflow.store.firings import Letter
 
 Outcomes = list[Any]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from triggerflow.store.operations import Append, Letter, Once, PlannedFiring
+from triggerflow.store.firings import Letter, Once
+from triggerflow.store.operations import Append, PlannedFiring
 from triggerflow.store.records import NewTrigger
 from triggerflow.testing.store_checks.bench import (
     APPLIED,

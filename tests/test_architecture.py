@@ -451,10 +451,10 @@ def test_only_the_store_of_turns_writes_log_rows() -> None:
 LONG = {
     "core/driver.py": (850, "the drive is one loop over one state, pure and read as a whole"),
     "core/effects.py": (520, "the catalogue of effects: many small classes of one form"),
-    "engine/keeper.py": (460, "what one worker claims and keeps alive, round by round"),
+    "engine/keeper.py": (475, "what one worker claims and keeps alive, round by round"),
     "engine/arrivals.py": (460, "how an activity is planned, by whichever way it comes"),
     "store/sqlite/arrivals.py": (420, "how what is planned is written, in one transaction"),
-    "store/operations.py": (470, "the catalogue of operations: what each one promises"),
+    "store/operations.py": (480, "the catalogue of operations: what each one promises"),
     "store/protocol.py": (460, "what a backend offers: every verb with its promise"),
     "store/sqlite/store.py": (530, "every verb of the protocol, each a few lines"),
     "engine/executor.py": (485, "the durability guarantee stands in one file"),

@@ -330,10 +330,10 @@ def test_size() -> None:
             codec.encode(value)
         with pytest.raises(EncodingRefused):
             codec.digest((value,), {})
-    # Two of them, in a list, are what a request may be.
+    # Several of them, in a list, are what a request may be.
     assert codec.decode(CODEC.encode([["x" * 996], ["x" * 996]]))
     with pytest.raises(DecodingRefused):
-        codec.decode(CODEC.encode(["x" * 997] * 4))
+        codec.decode(CODEC.encode(["x" * 997] * 5))
     laughs: Any = ["lol"]
     for _ in range(40):
         laughs = [laughs] * 10

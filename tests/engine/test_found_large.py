@@ -129,9 +129,42 @@ def test_inbox_that_is_too_large_fails_the_look(new_app, make_store, live):
 
     async def main(engine):
         id = await engine.start(flow)
-        for _ in range(5):
+        for _ in range(7):
             await engine.signal(id, "n", "x" * 8 * MEGABYTE)
         await engine.signal(id, "go")
         return (await engine.wait(id, timeout=60)).result
 
     assert live(app, main) == "EncodingRefused"
+
+
+@pytest.mark.parametrize(
+    ("given", "returned"),
+    [("x" * 12 * MEGABYTE, "y" * 12 * MEGABYTE), (1, nested(DEEPEST + 1))],
+    ids=["large", "deep"],
+)
+@pytest.mark.parametrize("replayed", [False, True])
+def test_compensation_gets_a_result_beside_its_arguments(
+    new_app, make_store, live, given, returned, replayed
+):
+    """Each may be as large or deep as a value may be: what was done is undone all the same."""
+    app = new_app(make_store())
+    undone = []
+
+    def charge(_given):
+        return returned
+
+    def refund(result, what):
+        undone.append((result == returned, what == given))
+
+    @app.flow
+    def flow(_):
+        yield tf.call(charge, given).using(compensate=refund)
+        found = yield tf.compensate_all()
+        yield tf.sleep(1)
+        return found
+
+    async def main(engine):
+        return (await engine.wait(await engine.start(flow), timeout=60)).result
+
+    assert live(app, main, always_replay=replayed) == [None]
+    assert undone == [(True, True)]

@@ -69,13 +69,14 @@ def run(
     store = session.store
     settings: dict[str, Any] = {"drain": drain, "queues": queues, "only_queues": only_queues}
     with _interrupting(), session.client(work=True, **settings) as client:
+        # Before it says that it is there: from then on somebody may stop it.
+        before = store.counts().instances
         if not as_json:
             served = f", serves {', '.join(queues)}" if queues else ""
             click.echo(
                 f"store {store.url}, {count(len(app.flows), 'flow')}, "
                 f"{count(len(app.triggers), 'trigger')}, build {app.build}{served}"
             )
-        before = store.counts().instances
         stopped = _until_told(client, until_idle=until_idle)
         drained = _drain(client, None if as_json or stopped == "idle" else drain)
     # Closed and opened again: what ended while the engine closed counts as well.

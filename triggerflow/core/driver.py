@@ -699,12 +699,15 @@ class Replay:
                 break
             else:
                 return None, None
-        return self._codec.request(effect.args, effect.kwargs, effect.name)
+        # A compensation gets a result too, beside arguments that may be as large as may be.
+        framed = type(effect) is Compensation
+        return self._codec.request(effect.args, effect.kwargs, effect.name, framed=framed)
 
     def _agrees(self, effect: Call[Any], digest: bytes) -> bool:
         """Whether the request is the one that an entry answers."""
         try:
-            return self._codec.digest(effect.args, effect.kwargs) == digest
+            framed = type(effect) is Compensation
+            return self._codec.digest(effect.args, effect.kwargs, framed=framed) == digest
         except EncodingRefused:
             return False
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.core.effects import Call, Effect, Gather
 from triggerflow.core.options import Options
-from triggerflow.errors import DefinitionError, StepFailed, TimedOut
+from triggerflow.errors import DefinitionError, EncodingRefused, StepFailed, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -113,7 +113,7 @@ def undo(
     for effect in effects:
         try:
             results.append((yield effect))
-        except (StepFailed, TimedOut) as failed:
+        except (StepFailed, TimedOut, EncodingRefused) as failed:
             results.append(failed)
     if error is not None:
         raised = [error]

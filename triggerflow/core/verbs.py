@@ -117,7 +117,7 @@ def inbox(names: str | tuple[str, ...] | list[str] | None = None) -> Inbox:
         names: only those of this name, or of these; None for all.
 
     Raises (at the yield):
-        StepFailed: they are larger together than a value may be.
+        StepFailed: they are over 48 MiB together.
     """
     return Inbox(None if names is None else _signal_names(names, "inbox"))
 

@@ -145,6 +145,7 @@ class Explaining:
                 overlaid(records, self._proposed), self._arrivals.guards, tell=False
             )
             self._registry = registry
+        matched = {each.trigger_cid for each in planned}
         deferred = {each.trigger_cid for each in planned if each.outcome == "deferred"}
         firings = {each.trigger_cid: each for each in outcome.firings or ()}
         waits = outcome.firings is None
@@ -154,7 +155,7 @@ class Explaining:
                 activity,
                 trigger,
                 firings.pop(trigger.trigger_cid, None),
-                matched={each.trigger_cid for each in planned},
+                matched=matched,
                 deferred=waits or trigger.trigger_cid in deferred,
                 past=past,
             )

@@ -179,3 +179,18 @@ def _foreign(value: Any) -> Refusal:
                 f"turn it into a plain {base.__name__}",
             )
     return wrong_type(value, _EXPECTED, _REMEDIES)
+
+
+def as_it_is(value: Any) -> Any:
+    """The value itself."""
+    return value
+
+
+def untupled(value: Any) -> Any:
+    """The same with lists for tuples; libipld knows no tuples."""
+    kind = type(value)
+    if kind is dict:
+        return {key: untupled(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [untupled(item) for item in value]
+    return value

@@ -40,7 +40,7 @@ from triggerflow.core.codec.forms import (
     timedelta_back,
     uuid_back,
 )
-from triggerflow.core.codec.lowering import CONTAINERS, INT_BITS, Lowering
+from triggerflow.core.codec.lowering import CONTAINERS, INT_BITS, Lowering, as_it_is, untupled
 from triggerflow.core.codec.walk import (
     Framed,
     Limits,
@@ -189,7 +189,7 @@ class ValueCodec:
         Encode what the library put round log values: it may be a little deeper than one.
 
         Raises:
-            EncodingRefused: it is larger than two of the largest.
+            EncodingRefused: it is larger than three of the largest.
         """
         lowered, _ = self._lowered(value, what, self._framed)
         return self._sized(cbor2.dumps(lowered), what, self._framed)
@@ -229,7 +229,12 @@ class ValueCodec:
         return self.decode(self.encode(value, what))
 
     def digest(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "arguments"
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        what: str = "arguments",
+        *,
+        framed: bool = False,
     ) -> bytes:
         """
         Return 16 bytes that stand for these arguments, the same in every process and release.
@@ -244,6 +249,7 @@ class ValueCodec:
             args: log values.
             kwargs: log values by name.
             what: what to call them in an error: ``arguments[0]``, ``arguments.name``.
+            framed: the library put them together, as `frame` takes them.
 
         Raises:
             EncodingRefused: as `encode` does.
@@ -259,13 +265,18 @@ class ValueCodec:
                         return hashlib.sha256(data).digest()[:16]
                 except UnicodeEncodeError:
                     pass  # the long way words it
-        data = self._canonical(list(args), what)
+        data = self._canonical(list(args), what, framed=framed)
         if kwargs:
             data += self._canonical(kwargs, what)
         return hashlib.sha256(data).digest()[:16]
 
     def request(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "arguments"
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        what: str = "arguments",
+        *,
+        framed: bool = False,
     ) -> tuple[bytes, bytes]:
         """
         Return the arguments as bytes, and their `digest`, in one walk.
@@ -276,7 +287,7 @@ class ValueCodec:
         Raises:
             EncodingRefused: as `encode` does.
         """
-        data = self._canonical(list(args), what)
+        data = self._canonical(list(args), what, framed=framed)
         rest = self._canonical(kwargs, what)
         whole = data + rest if kwargs else data
         return b"\x82" + data + rest, hashlib.sha256(whole).digest()[:16]
@@ -287,23 +298,24 @@ class ValueCodec:
             raise too_large(limits, f"{len(data):,} bytes").at(what)
         return data
 
-    def _canonical(self, value: object, what: str) -> bytes:
+    def _canonical(self, value: object, what: str, *, framed: bool = False) -> bytes:
+        limits = self._framed if framed else self.limits
         # Several times faster, for what it can carry: it mistakes some bytes for links and
         # has one zero. Which way is taken must not depend on what is a tuple.
-        floats = survey(value, _MODEL_LEAVES, CONTAINERS, self.limits, 64)
+        floats = survey(value, _MODEL_LEAVES, CONTAINERS, limits, 64)
         if floats is not None and all(floats):
-            for prepare in (_as_it_is, _untupled):
+            for prepare in (as_it_is, untupled):
                 try:
-                    return self._sized(libipld.encode_dag_cbor(prepare(value)), what)
+                    return self._sized(libipld.encode_dag_cbor(prepare(value)), what, limits)
                 except (ValueError, OverflowError, RecursionError):
                     pass  # the long way accepts it, or words it
-        if survey(value, _LEAVES, CONTAINERS, self.limits, INT_BITS) is None:
-            value = self._lowered(value, what)[0]
+        if survey(value, _LEAVES, CONTAINERS, limits, INT_BITS) is None:
+            value = self._lowered(value, what, limits)[0]
         try:
             data = cbor2.dumps(value, canonical=True)
         except UnicodeEncodeError:
-            data = cbor2.dumps(self._lowered(value, what)[0], canonical=True)
-        return self._sized(data, what)
+            data = cbor2.dumps(self._lowered(value, what, limits)[0], canonical=True)
+        return self._sized(data, what, limits)
 
     def _encode_lowered(self, value: object, what: str) -> bytes:
         lowered, has_instances = self._lowered(value, what)
@@ -372,20 +384,6 @@ class ValueCodec:
             return timedelta_back(fields)
         self._admit(fields)
         return self._classes.build(name, fields)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _untupled(value: Any) -> Any:
-    """The same with lists for tuples; libipld knows no tuples."""
-    kind = type(value)
-    if kind is dict:
-        return {key: _untupled(item) for key, item in value.items()}
-    if kind is list or kind is tuple:
-        return [_untupled(item) for item in value]
-    return value
 
 
 def _refused_by_cbor2(error: BaseException) -> DecodingRefused:

@@ -45,8 +45,8 @@ class Framed(Limits):
 
     @classmethod
     def of(cls, limits: Limits) -> Framed:
-        """Wide enough for two of the largest values, a few levels down."""
-        return cls(2 * limits.size + 1024, limits.depth + 8)
+        """Wide enough for three of the largest values, a few levels down."""
+        return cls(3 * limits.size + 1024, limits.depth + 8)
 
 
 class Refusal(Exception):

@@ -451,9 +451,9 @@ def test_only_the_store_of_turns_writes_log_rows() -> None:
 LONG = {
     "core/driver.py": (850, "the drive is one loop over one state, pure and read as a whole"),
     "core/effects.py": (520, "the catalogue of effects: many small classes of one form"),
-    "engine/keeper.py": (470, "what one worker claims and keeps alive, round by round"),
+    "engine/keeper.py": (475, "what one worker claims and keeps alive, round by round"),
     "engine/arrivals.py": (460, "how an activity is planned, by whichever way it comes"),
-    "store/operations.py": (490, "the catalogue of operations: what each one promises"),
+    "store/operations.py": (460, "the catalogue of operations: what each one promises"),
     "store/records.py": (430, "the catalogue of what a store gives back"),
     "triggers/trigger.py": (420, "every field of a trigger, checked and in normal form"),
     "store/protocol.py": (460, "what a backend offers: every verb with its promise"),

@@ -91,6 +91,7 @@ def test_every_fate_before_and_after(new_app, live, make_store):
         before = await engine.explain(JOIN)
         empty = counted(store)
         appended = await engine.append(JOIN)
+        await engine.run_until_idle()
         there = counted(store)
         after = await engine.explain(JOIN)
         by_cid = await engine.explain(appended.cid)

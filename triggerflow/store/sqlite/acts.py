@@ -269,7 +269,8 @@ def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> 
         [(number, name) for name in act.changed],
     )
     db.executemany(
-        "INSERT INTO attribute (name, value, instance) VALUES (?, ?, ?)",
+        "INSERT INTO attribute (name, value, created, instance)"
+        " SELECT ?, ?, created, id FROM instance WHERE id = ?",
         [
             (name, searchable(value), number)
             for name, value in act.changed.items()

@@ -91,6 +91,8 @@ class Store(Protocol):
     def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
         """Make triggers current, superseding others of the same names or meanings.
 
+        Their limits hold from now on for those, too, who wait for a place already.
+
         Returns:
             The registry generation, which grows whenever this changed anything.
         """

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.triggers.index.filings import Entry, Group, grouped
-from triggerflow.triggers.index.nodes import Node, Posting
+from triggerflow.triggers.index.nodes import Posting
 from triggerflow.triggers.index.parts import Edit, Map, Part, drop, put
 from triggerflow.triggers.index.places import Place, Probe, places_of, weight
+from triggerflow.triggers.index.shelves import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,31 +30,27 @@ EVERY_DOCUMENT: Final[Place] = ((), Probe.ANYTHING, 0, "")
 class Drawer:
     """The triggers of one type, or of all types with one beginning."""
 
-    __slots__ = ("_filings", "_root", "edit")
+    __slots__ = ("_filings", "_shelf", "edit")
 
     def __init__(self, edit: Edit) -> None:
         self.edit = edit
         # by the pattern's source, which is a normal form; "" for triggers without one
         self._filings: Map[str, Filing] = Part(edit)
-        self._root = Node(edit)
+        self._shelf = Shelf(edit)
 
     def __bool__(self) -> bool:
         return bool(self._filings)
 
     def collect(self, document: dict[str, Any], hits: Hits) -> None:
         """Collect every filing whose pattern the document may match."""
-        root = self._root
-        if root.anything and (hit := root.anything.get("")) is not None:
-            hits[id(hit)] = hit
-        if root.children:
-            root.walk(document, hits)
+        self._shelf.collect(document, hits)
 
     def own(self, edit: Edit) -> Drawer:
         """Return the drawer that this edit may change: itself, or a copy."""
         if self.edit is edit:
             return self
         copy = Drawer(edit)
-        copy._filings, copy._root = self._filings, self._root
+        copy._filings, copy._shelf = self._filings, self._shelf.own(edit)
         return copy
 
     def add(self, entry: Entry) -> None:
@@ -94,13 +91,14 @@ class Drawer:
 
     def _post(self, place: Place, before: Filing | None, after: Filing | None) -> None:
         """Put one filing in the place of another; of none to add it, by none to remove it."""
-        posted = self._root.at(place)
+        posted = self._shelf.at(place)
         if before is not None and not (
             posted is before or (type(posted) is Posting and before in posted)
         ):
             return
-        self._root = self._root.own(self.edit)
-        self._root.post(place, _reposted(posted, before, after, self.edit), self.edit)
+        after_all = _reposted(posted, before, after, self.edit)
+        if after_all is not posted:
+            self._shelf.post(place, after_all)
 
     def _best_places(self, pattern: Pattern | None) -> list[Place]:
         if pattern is not None:
@@ -137,7 +135,7 @@ class Drawer:
         return best
 
     def _cost(self, place: Place) -> float:
-        posted = self._root.at(place)
+        posted = self._shelf.at(place)
         if posted is None:
             return weight(place)
         return weight(place) * (len(posted) + 1 if type(posted) is Posting else 2)

@@ -1,8 +1,13 @@
-"""Nodes: what is filed under the paths of one type, and the walk that finds it in a document.
+"""Nodes: the paths that are in use for one type, and the walk along them through a document.
 
-The nodes are a trie of the paths that are in use. A document is walked along it once: every
-value is looked at by the one node with its path, if there is one, arrays crushed. What is found
-is kept by identity, so that an array of a hundred thousand equal strings finds a filing once.
+A document is walked once: every value is looked at by the one node with its path, if there is
+one, arrays crushed. What is found is kept by identity, so that an array of a hundred thousand
+equal strings finds a filing once.
+
+What is filed under equality, nearly everything, does not lie in the nodes but in one map of all
+values, which says under which paths they are filed. Most values of a document are in nobody's
+pattern, and the processor learns that from one place in memory; a map for each path would have
+it wait for five places that it hasn't touched for long, which took four times as long.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from functools import lru_cache
 from math import floor
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from triggerflow.triggers.index.parts import Edit, Part, drop, put
+from triggerflow.triggers.index.parts import Edit, Part
 from triggerflow.triggers.index.places import LONGEST, Probe, magnitude
 from triggerflow.triggers.pattern.addresses import read_address
 from triggerflow.triggers.pattern.leaves import crushed
@@ -21,12 +26,11 @@ if TYPE_CHECKING:
 
     from triggerflow.triggers.index.filings import Filing
     from triggerflow.triggers.index.parts import Map
-    from triggerflow.triggers.index.places import Place
     from triggerflow.triggers.pattern.conditions import Number
 
 
 class Posting(list["Filing"]):
-    """Several filings under one key; a single one stands there itself."""
+    """Several filings at one place; a single one stands there itself."""
 
     __slots__ = ("edit",)
 
@@ -38,187 +42,206 @@ class Posting(list["Filing"]):
 Posted: TypeAlias = "Filing | Posting"
 # By identity: a posting is a list, and two entries are never equal.
 Hits: TypeAlias = "dict[int, Posted]"
+# What is filed under one value: the number of a node and what is there, or several of those.
+Sites: TypeAlias = "tuple[int, Posted] | Map[int, Posted]"
+Find: TypeAlias = "Callable[[Any], Sites | None]"
 Probes: TypeAlias = "dict[tuple[Probe, int], Map[Hashable, Posted]]"
 
-_NOTHING: Final[Any] = Part(None)
+# true, false and null among the values, where ``True == 1`` must not count.
+CONSTANTS: Final[dict[Any, Hashable]] = {
+    True: ("true",),
+    False: ("false",),
+    None: ("null",),
+}
+_NO_NODES: Final[Any] = Part(None)
 _NO_PROBES: Final[Probes] = {}
-_EQUALITY: Final = ("texts", "numbers", "constants")
 _OF_NUMBERS: Final = frozenset({Probe.CELL, Probe.ABOVE, Probe.BELOW})
 
 
 class Node:
-    """One path: what is filed under it, and the nodes below.
+    """One path.
 
     Attributes:
-        texts, numbers, constants: what is filed under equality, by value; apart, since for
-            Python ``True == 1``.
-        text_probes, number_probes: (probe, size) -> key -> what is filed there.
-        anything: what any value at the path finds.
+        number: what the map of values knows it by; a copy keeps it.
+        filed: how many values are filed here.
+        children: the nodes below, by key.
+        probed: those of them that have probes: only these need be looked into.
+        text_probes, number_probes, value_probes: (probe, size) -> key -> what is there; by
+            the kind of value that they are for.
     """
 
     __slots__ = (
-        "anything",
         "children",
-        "constants",
         "edit",
+        "filed",
+        "number",
         "number_probes",
-        "numbers",
+        "probed",
         "text_probes",
-        "texts",
+        "value_probes",
     )
 
-    children: Map[str, Node]
-    texts: Map[Hashable, Posted]
-    numbers: Map[Hashable, Posted]
-    constants: Map[Hashable, Posted]
-    text_probes: Probes
-    number_probes: Probes
-    anything: Map[Hashable, Posted]
-
-    def __init__(self, edit: Edit | None) -> None:
+    def __init__(self, number: int, edit: Edit) -> None:
+        self.number = number
         self.edit = edit
-        self.children = self.texts = self.numbers = self.constants = self.anything = _NOTHING
-        self.text_probes = self.number_probes = _NO_PROBES
+        self.filed = 0
+        self.children: Map[str, Node] = _NO_NODES
+        self.probed: Map[str, Node] = _NO_NODES
+        self.text_probes = self.number_probes = self.value_probes = _NO_PROBES
 
-    # --- asking
+    @property
+    def has_probes(self) -> bool:
+        """Whether more is filed here than values."""
+        return bool(self.text_probes or self.number_probes or self.value_probes)
 
-    def at(self, place: Place) -> Posted | None:
-        """What is filed at a place whose path begins here."""
-        path, probe, size, key = place
-        node = self
-        for step in path:
-            child = node.children.get(step)
-            if child is None:
-                return None
-            node = child
-        return node.filed(probe, size).get(key)
-
-    def filed(self, probe: Probe, size: int) -> Map[Hashable, Posted]:
-        """What is filed here under one probe, by key."""
-        if probe < len(_EQUALITY):
-            equal: Map[Hashable, Posted] = getattr(self, _EQUALITY[probe])
-            return equal
-        if probe is Probe.ANYTHING:
-            return self.anything
-        probes = self.number_probes if probe in _OF_NUMBERS else self.text_probes
-        found = probes.get((probe, size))
-        return _NOTHING if found is None else found
-
+    @property
     def is_empty(self) -> bool:
         """Whether nothing is filed here or below."""
-        return not (
-            self.texts
-            or self.numbers
-            or self.constants
-            or self.text_probes
-            or self.number_probes
-            or self.anything
-            or self.children
-        )
-
-    # --- walking
-
-    def walk(self, element: dict[str, Any], hits: Hits) -> None:
-        """Collect what is filed under the values of an object that stands at this path."""
-        children = self.children
-        if type(children) is Part and len(children) <= len(element):
-            for key, child in children.items():
-                if key in element:
-                    child.take(element[key], hits)
-            return
-        for key, value in element.items():
-            found = children.get(key)
-            if found is not None:
-                found.take(value, hits)
-
-    def take(self, value: Any, hits: Hits) -> None:
-        """Collect what is filed under a value that stands at this path."""
-        kind = type(value)
-        if kind is str:
-            hit = self.texts.get(value)
-            if hit is not None:
-                hits[id(hit)] = hit
-            if self.text_probes:
-                _probe(self.text_probes, value, hits)
-        elif kind is dict:
-            if self.children:
-                self.walk(value, hits)
-            return
-        elif kind is list:
-            for element in crushed(value):
-                self.take(element, hits)
-            return
-        elif kind is int or kind is float:
-            hit = self.numbers.get(value)
-            if hit is not None:
-                hits[id(hit)] = hit
-            if self.number_probes:
-                _probe(self.number_probes, value, hits)
-        elif value is None or kind is bool:
-            hit = self.constants.get(value)
-            if hit is not None:
-                hits[id(hit)] = hit
-        if self.anything:
-            hit = self.anything.get("")
-            if hit is not None:
-                hits[id(hit)] = hit
-
-    # --- changing
+        return not (self.filed or self.children or self.has_probes)
 
     def own(self, edit: Edit) -> Node:
         """Return the node that this edit may change: itself, or a copy."""
         if self.edit is edit:
             return self
-        copy = Node(edit)
-        for slot in Node.__slots__:
-            if slot != "edit":
-                setattr(copy, slot, getattr(self, slot))
+        copy = Node(self.number, edit)
+        copy.filed = self.filed
+        copy.children, copy.probed = self.children, self.probed
+        copy.text_probes = self.text_probes
+        copy.number_probes = self.number_probes
+        copy.value_probes = self.value_probes
         return copy
 
-    def post(self, place: Place, posted: Posted | None, edit: Edit, depth: int = 0) -> None:
-        """Put this, or nothing, at a place; a node that is left empty goes.
+    def probe(self, probe: Probe, size: int) -> Map[Hashable, Posted] | None:
+        """What is filed here under one probe, by key."""
+        probes: Probes = getattr(self, _slot(probe))
+        return probes.get((probe, size))
+
+    def set_probe(self, probe: Probe, size: int, filed: Map[Hashable, Posted]) -> None:
+        """Set what is filed here under one probe; the node is the edit's own."""
+        slot = _slot(probe)
+        probes: Probes = getattr(self, slot)
+        if filed is probes.get((probe, size)) and filed:
+            return
+        # a handful: copied, so that they need no edit of their own
+        probes = {**probes, (probe, size): filed}
+        if not filed:
+            del probes[probe, size]
+        setattr(self, slot, probes)
+
+    # --- walking
+
+    def walk(self, element: dict[str, Any], find: Find, hits: Hits) -> None:
+        """Collect what is filed under the values of an object that stands at this path.
 
         Args:
-            depth: how much of the place's path leads here; the node is this edit's own.
+            find: looks a value up in the map of values.
         """
-        path, probe, size, key = place
-        if depth == len(path):
-            filed = self.filed(probe, size)
-            if posted is None:
-                self.refile(probe, size, drop(filed, key, edit))
-            else:
-                self.refile(probe, size, put(filed or Part(edit), key, posted, edit))
+        children = self.children
+        if type(children) is not Part or len(children) > 4 * len(element):
+            for key, value in element.items():
+                found = children.get(key)
+                if found is not None:
+                    found.take(value, find, hits)
             return
-        step = path[depth]
-        child = self.children.get(step)
-        below = Node(edit) if child is None else child.own(edit)
-        below.post(place, posted, edit, depth + 1)
-        if posted is None and below.is_empty():
-            self.children = drop(self.children, step, edit)
-        elif below is not child:
-            self.children = put(self.children or Part(edit), step, below, edit)
+        for key, child in children.items():
+            if key not in element:
+                continue
+            value = element[key]
+            kind = type(value)
+            # what `take` does, for what most values are: a call costs more than the look-up
+            if kind is str:
+                sites = find(value)
+                if sites is not None:
+                    child.hit(sites, hits)
+            elif kind is dict:
+                if child.children:
+                    child.walk(value, find, hits)
+            elif kind is int or kind is float:
+                sites = find(value)
+                if sites is not None:
+                    child.hit(sites, hits)
+            elif kind is list:
+                child.take_all(value, find, hits)
+            elif value is None or kind is bool:
+                sites = find(CONSTANTS[value])
+                if sites is not None:
+                    child.hit(sites, hits)
+        for key, child in self.probed.items():
+            if key in element:
+                child.try_probes(element[key], hits)
 
-    def refile(self, probe: Probe, size: int, filed: Map[Hashable, Posted]) -> None:
-        """Set what is filed here under one probe."""
-        if probe < len(_EQUALITY):
-            setattr(self, _EQUALITY[probe], filed)
-        elif probe is Probe.ANYTHING:
-            self.anything = filed
+    def take(self, value: Any, find: Find, hits: Hits) -> None:
+        """Collect what is filed under whatever stands at this path."""
+        kind = type(value)
+        if kind is dict:
+            if self.children:
+                self.walk(value, find, hits)
+        elif kind is list:
+            self.take_all(value, find, hits)
         else:
-            slot = "number_probes" if probe in _OF_NUMBERS else "text_probes"
-            probes: Probes = getattr(self, slot)
-            if filed is not probes.get((probe, size)) or not filed:
-                # a handful: copied, so that they need no edit of their own
-                probes = {**probes, (probe, size): filed}
-                if not filed:
-                    del probes[probe, size]
-                setattr(self, slot, probes)
+            self.take_scalar(value, find, hits)
+        if self.has_probes:
+            self.try_probes(value, hits)
+
+    def take_all(self, array: list[Any], find: Find, hits: Hits) -> None:
+        """Collect what is filed under the elements of an array, but for probes."""
+        for element in crushed(array):
+            if type(element) is not dict:
+                self.take_scalar(element, find, hits)
+            elif self.children:
+                self.walk(element, find, hits)
+
+    def take_scalar(self, value: Any, find: Find, hits: Hits) -> None:
+        """Collect what is filed under equality with a value."""
+        kind = type(value)
+        if kind is str or kind is int or kind is float:
+            sites = find(value)
+        elif value is None or kind is bool:
+            sites = find(CONSTANTS[value])
+        else:
+            return
+        if sites is not None:
+            self.hit(sites, hits)
+
+    def hit(self, sites: Sites, hits: Hits) -> None:
+        """Collect what a value's sites have for this node."""
+        if isinstance(sites, tuple):
+            number, hit = sites
+            if number == self.number:
+                hits[id(hit)] = hit
+            return
+        found = sites.get(self.number)
+        if found is not None:
+            hits[id(found)] = found
+
+    def try_probes(self, value: Any, hits: Hits) -> None:
+        """Collect what probes find in whatever stands at this path."""
+        kind = type(value)
+        if kind is dict:
+            return
+        if kind is list:
+            for element in crushed(value):
+                if type(element) is not dict:
+                    self.try_probes(element, hits)
+            return
+        if kind is str:
+            _try(self.text_probes, value, hits)
+        elif kind is int or kind is float:
+            _try(self.number_probes, value, hits)
+        if self.value_probes:
+            _try(self.value_probes, value, hits)
+
+
+def _slot(probe: Probe) -> str:
+    if probe is Probe.ANYTHING:
+        return "value_probes"
+    return "number_probes" if probe in _OF_NUMBERS else "text_probes"
 
 
 # --- probes ------------------------------------------------------------------------------
 
 
-def _probe(probes: Probes, value: Any, hits: Hits) -> None:
+def _try(probes: Probes, value: Any, hits: Hits) -> None:
     for (probe, size), filed in probes.items():
         hit = filed.get(_KEYS[probe](value, size))
         if hit is not None:
@@ -260,4 +283,5 @@ _KEYS: Final[dict[Probe, Callable[[Any, int], Hashable]]] = {
     Probe.ABOVE: lambda value, size: not _finite(value) or magnitude(value) >= size,
     Probe.BELOW: lambda value, size: not _finite(value) or magnitude(value) <= size,
     Probe.ANY_TEXT: lambda _value, _size: "",
+    Probe.ANYTHING: lambda _value, _size: "",
 }

@@ -57,6 +57,11 @@ class Parts(Generic[K, V]):
     def __bool__(self) -> bool:
         return any(self.parts)
 
+    def items(self) -> Iterator[tuple[K, V]]:
+        """Everything in it with its key, in no order."""
+        for part in self.parts:
+            yield from part.items()
+
     def values(self) -> Iterator[V]:
         """Everything in it, in no order."""
         for part in self.parts:

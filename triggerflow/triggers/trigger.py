@@ -17,6 +17,7 @@ a new version.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -32,6 +33,9 @@ GuardFn: TypeAlias = Callable[[dict[str, Any]], object]
 
 EVERY_TYPE = "*"
 _MAX_VERSION = 2**63 - 1
+# Far below what a document may have.
+_SURELY_SMALL = 10_000
+_SURELY_SHALLOW = 60
 _SPEC_FIELDS = frozenset({"name", "on", "match", "actors", "guard", "start", "version"})
 
 
@@ -201,12 +205,26 @@ def define_trigger(
         start=_flow_name(start, what),
         version=version,
     )
-    try:
-        # now, so that a spec too large or too deep fails here and not at the first append
-        _ = trigger.trigger_cid
-    except EncodingRefused as refused:
-        raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
+    if not _surely_fits(trigger):
+        try:
+            # now, so that a spec too large or too deep fails here and not at the first append
+            _ = trigger.trigger_cid
+        except EncodingRefused as refused:
+            raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
     return trigger
+
+
+def _surely_fits(trigger: Trigger) -> bool:
+    """Tell, without doing it, that a spec can be encoded: small, shallow, and plain text."""
+    text = "" if trigger.match is None else trigger.match.text
+    return (
+        trigger.actors is None
+        and len(text) + len(trigger.name) + len(trigger.start) < _SURELY_SMALL
+        # no deeper than what it opens
+        and text.count("{") + text.count("[") < _SURELY_SHALLOW
+        and len(trigger.on) < _SURELY_SHALLOW
+        and all(len(name) < _SURELY_SMALL and name.isascii() for name in trigger.on)
+    )
 
 
 # --- the parts ---------------------------------------------------------------------------
@@ -227,6 +245,8 @@ def _check_version(version: object, what: str) -> None:
 
 
 def _types(on: object, what: str) -> tuple[str, ...]:
+    if type(on) is str and on and "*" not in on:
+        return (sys.intern(on),)  # nearly always; one string for all that come from a store
     types = [on] if isinstance(on, str) else on
     if not isinstance(types, list | tuple) or not types:
         raise DefinitionError(
@@ -336,8 +356,13 @@ def _flow_name(start: object, what: str) -> str:
             f"start is {_words(start)}, expected a flow or a flow's name",
             "decorate the function with @flow",
         )
-    _check_name(name, f"{what}, start={name!r:.80}")
-    return name
+    try:
+        _check_name(name, what)
+    except DefinitionError as error:
+        raise DefinitionError(
+            f"{what}, start={name!r:.80}", error.problem, error.remedy
+        ) from None
+    return sys.intern(name)
 
 
 def _words(value: object) -> str:

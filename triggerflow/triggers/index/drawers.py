@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from triggerflow.triggers.index.filings import Filing
-    from triggerflow.triggers.index.nodes import Hits, Posted
+    from triggerflow.triggers.index.nodes import Hits
     from triggerflow.triggers.pattern import Conditions, Pattern
 
 # The document itself: where those stand that ask for nothing that a place could see.
@@ -63,7 +63,7 @@ class Drawer:
         before = self._filings.get(source)
         if before is None:
             for place in self._best_places(entry.pattern):
-                self._post(place, None, entry)
+                self._shelf.swap(place, None, entry)
             self._filings = put(self._filings, source, entry, self.edit)
         else:
             group = grouped(before, self.edit).joined(entry, self.edit)
@@ -83,22 +83,11 @@ class Drawer:
             return
         # what would be best has changed since it was filed, so it's looked for everywhere
         for place in dict.fromkeys(_every_place(before.pattern)):
-            self._post(place, before, after)
+            self._shelf.swap(place, before, after)
         if after is None:
             self._filings = drop(self._filings, source, self.edit)
         else:
             self._filings = put(self._filings, source, after, self.edit)
-
-    def _post(self, place: Place, before: Filing | None, after: Filing | None) -> None:
-        """Put one filing in the place of another; of none to add it, by none to remove it."""
-        posted = self._shelf.at(place)
-        if before is not None and not (
-            posted is before or (type(posted) is Posting and before in posted)
-        ):
-            return
-        after_all = _reposted(posted, before, after, self.edit)
-        if after_all is not posted:
-            self._shelf.post(place, after_all)
 
     def _best_places(self, pattern: Pattern | None) -> list[Place]:
         if pattern is not None:
@@ -151,24 +140,3 @@ def _every_place(pattern: Pattern | None) -> Iterator[Place]:
     if pattern is not None:
         for leaf in pattern.conditions.every_leaf():
             yield from places_of(leaf) or ()
-
-
-def _reposted(
-    posted: Posted | None, before: Filing | None, after: Filing | None, edit: Edit
-) -> Posted | None:
-    """What stands at a place when one filing has taken the place of another."""
-    if not isinstance(posted, Posting):
-        if before is None and posted is not None and after is not None:
-            return Posting([posted, after], edit)
-        return after
-    if posted.edit is not edit:
-        posted = Posting(posted, edit)
-    if before is not None:
-        at = posted.index(before)
-        if after is not None:
-            posted[at] = after
-            return posted
-        del posted[at]
-    elif after is not None:
-        posted.append(after)
-    return posted if len(posted) > 1 else posted[0]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.triggers.index.nodes import CONSTANTS, Node
+from triggerflow.triggers.index.nodes import CONSTANTS, Node, Posting
 from triggerflow.triggers.index.parts import Edit, Map, Part, drop, put
 from triggerflow.triggers.index.places import Place, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from triggerflow.triggers.index.filings import Filing
     from triggerflow.triggers.index.nodes import Hits, Posted, Sites
     from triggerflow.triggers.pattern.conditions import KeyPath
 
@@ -45,38 +46,69 @@ class Shelf:
     def at(self, place: Place) -> Posted | None:
         """What is filed at a place."""
         path, probe, size, key = place
+        node = self._node(path)
+        if node is None:
+            return None
+        if probe > Probe.CONSTANT:
+            filed = node.probe(probe, size)
+            return None if filed is None else filed.get(key)
+        return _at(self._values.get(_value(probe, key)), node.number)
+
+    def swap(self, place: Place, before: Filing | None, after: Filing | None) -> None:
+        """Put a filing in another's place; of None to add it, by None to remove that one.
+
+        Nothing happens where the other isn't. The shelf is the edit's own.
+        """
+        posted = self.at(place)
+        if before is not None and not (
+            posted is before or (type(posted) is Posting and before in posted)
+        ):
+            return
+        now = _reposted(posted, before, after, self.edit)
+        if now is posted:
+            return
+        path, probe, size, key = place
+        if probe > Probe.CONSTANT:
+            nodes = self._own_nodes(path)
+            filed = nodes[-1].probe(probe, size)
+            if filed is None:
+                filed = Part(self.edit)
+            nodes[-1].set_probe(probe, size, _set(filed, key, now, self.edit))
+            self._tidy(path, nodes)
+            return
+        node = self._node(path)
+        if posted is None or now is None:
+            # a node that is the edit's own has only such nodes above it
+            if node is None or node.edit is not self.edit or now is None:
+                nodes = self._own_nodes(path)
+                node = nodes[-1]
+            node.filed += 1 if now is not None else -1
+        if node is not None:
+            value = _value(probe, key)
+            sites = self._values.get(value)
+            found = _sites(sites, node.number, now, self.edit)
+            if found is not sites:
+                self._values = _set(self._values, value, found, self.edit)
+        if now is None:
+            self._tidy(path, nodes)
+
+    def _node(self, path: KeyPath) -> Node | None:
         node = self._root
         for step in path:
             child = node.children.get(step)
             if child is None:
                 return None
             node = child
-        if probe > Probe.CONSTANT:
-            filed = node.probe(probe, size)
-            return None if filed is None else filed.get(key)
-        return _at(self._values.get(_value(probe, key)), node.number)
+        return node
 
-    def post(self, place: Place, posted: Posted | None) -> None:
-        """Put this, or nothing, at a place; the shelf is the edit's own."""
-        path, probe, size, key = place
-        self._root = root = self._root.own(self.edit)
-        nodes = [root]
+    def _own_nodes(self, path: KeyPath) -> list[Node]:
+        """The nodes along a path, the root first, as the edit's own; new ones if need be."""
+        node = self._root = self._root.own(self.edit)
+        nodes = [node]
         for step in path:
-            nodes.append(self._below(nodes[-1], step))
-        node = nodes[-1]
-        if probe > Probe.CONSTANT:
-            filed = node.probe(probe, size)
-            if filed is None:
-                filed = Part(self.edit)
-            node.set_probe(probe, size, _set(filed, key, posted, self.edit))
-        else:
-            value = _value(probe, key)
-            sites = self._values.get(value)
-            node.filed += (posted is not None) - (_at(sites, node.number) is not None)
-            after = _sites(sites, node.number, posted, self.edit)
-            if after is not sites:
-                self._values = _set(self._values, value, after, self.edit)
-        self._tidy(path, nodes)
+            node = self._below(node, step)
+            nodes.append(node)
+        return nodes
 
     def _below(self, node: Node, step: str) -> Node:
         """The edit's own child of its own node."""
@@ -135,3 +167,24 @@ def _sites(sites: Sites | None, number: int, posted: Posted | None, edit: Edit) 
 
 def _set(found: Any, key: Any, value: Any, edit: Edit) -> Any:
     return drop(found, key, edit) if value is None else put(found, key, value, edit)
+
+
+def _reposted(
+    posted: Posted | None, before: Filing | None, after: Filing | None, edit: Edit
+) -> Posted | None:
+    """What stands at a place when one filing has taken the place of another."""
+    if not isinstance(posted, Posting):
+        if before is None and posted is not None and after is not None:
+            return Posting([posted, after], edit)
+        return after
+    if posted.edit is not edit:
+        posted = Posting(posted, edit)
+    if before is not None:
+        at = posted.index(before)
+        if after is not None:
+            posted[at] = after
+            return posted
+        del posted[at]
+    elif after is not None:
+        posted.append(after)
+    return posted if len(posted) > 1 else posted[0]

@@ -51,6 +51,7 @@ class Arrivals:
         committer: Committer,
         flows: FlowRegistry,
         guards: dict[str, Guard],
+        triggers: Iterable[Trigger],
         clock: Clock,
         limits: Limits,
         guard_limit: float,
@@ -67,6 +68,7 @@ class Arrivals:
         """
         Args:
             guards: key -> guard with code, of this process.
+            triggers: those of the app, which needn't be read again from their specs.
             validate: raises for activities that a plugin vetoes; None when none asks.
             announced: called with (activity, firings) after the commit; None when no
                 plugin listens.
@@ -94,10 +96,26 @@ class Arrivals:
         self._crowd = crowd
         self._registry = -1
         self._index = TriggerIndex()
+        # CID -> trigger of the app; and the names of what is in the index.
+        self._own = {each.trigger_cid: each for each in triggers}
+        self._names: dict[str, str] = {}
+
+    @property
+    def registry(self) -> int:
+        """The registry generation that appends are planned with."""
+        return self._registry
 
     def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
-        """Plan with these triggers from now on."""
-        self._index = TriggerIndex(self._known(record.spec) for record in triggers)
+        """Plan with these triggers from now on; only those that are new are read."""
+        records = {record.cid: record for record in triggers}
+        added = [
+            self._own.get(record.cid) or self._known(record.spec)
+            for record in records.values()
+            if record.cid not in self._names
+        ]
+        removed = [name for cid, name in self._names.items() if cid not in records]
+        self._index = self._index.changed(added=added, removed=removed)
+        self._names = {record.cid: record.name for record in records.values()}
         self._registry = generation
 
     def _known(self, block: bytes) -> Trigger:

@@ -76,6 +76,7 @@ class Engine(Starting):
             committer=self._committer,
             flows=code.flows,
             guards=code.guards,
+            triggers=code.triggers,
             clock=self._clock,
             limits=settings.limits,
             guard_limit=settings.guard_limit,

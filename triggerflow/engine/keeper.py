@@ -427,7 +427,8 @@ class Keeper:
             lambda: self._store.outbox(_OUTBOX_PAGE, self._outbox_after)
         )
         if rows:
-            self._arrivals.refresh(*await self._committer.run(self._store.registry))
+            if any(row.registry > self._arrivals.registry for row in rows):
+                self._arrivals.refresh(*await self._committer.run(self._store.registry))
             if await self._arrivals.dispatch(rows):
                 self._work = True
         # Rows that stay (their guard isn't here) are passed over until others write.

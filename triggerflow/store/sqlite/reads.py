@@ -130,7 +130,7 @@ def triggers(db: sqlite3.Connection, at: int | None = None) -> tuple[TriggerReco
     rows = db.execute(
         "SELECT id, cid, name, spec, state FROM trigger_spec WHERE CASE WHEN ?1 IS NULL"
         " THEN state = 'active' ELSE registry <= ?1 AND coalesce(retired, ?1 + 1) > ?1 END"
-        " ORDER BY id",
+        " ORDER BY registry, id",
         (at,),
     )
     return tuple(TriggerRecord(*row) for row in rows)

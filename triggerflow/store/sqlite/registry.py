@@ -31,11 +31,13 @@ def sync(db: sqlite3.Connection, triggers: Sequence[NewTrigger], now: float) -> 
     for each in wanted:
         # One of the same meaning is the same trigger under its old name: two would start
         # everything twice.
-        db.execute(
-            "UPDATE trigger_spec SET state = 'superseded', retired = ?"
-            " WHERE (name = ? OR meaning = ?) AND state <> 'superseded'",
-            (number, each.name, each.meaning),
-        )
+        # Two statements: for an OR of both SQLite reads all triggers.
+        for column, value in (("name", each.name), ("meaning", each.meaning)):
+            db.execute(
+                "UPDATE trigger_spec SET state = 'superseded', retired = ?"
+                f" WHERE {column} = ? AND state <> 'superseded'",
+                (number, value),
+            )
         db.execute(
             "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry)"
             " VALUES (?, ?, ?, ?, 'active', ?, ?)"

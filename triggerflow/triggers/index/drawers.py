@@ -62,7 +62,7 @@ class Drawer:
         source = _source(entry)
         before = self._filings.get(source)
         if before is None:
-            for place in self._best_places(entry.pattern):
+            for place in self._best_places(entry.match):
                 self._shelf.swap(place, None, entry)
             self._filings = put(self._filings, source, entry, self.edit)
         else:
@@ -82,7 +82,7 @@ class Drawer:
         if after is before:
             return
         # what would be best has changed since it was filed, so it's looked for everywhere
-        for place in dict.fromkeys(_every_place(before.pattern)):
+        for place in dict.fromkeys(_every_place(before.match)):
             self._shelf.swap(place, before, after)
         if after is None:
             self._filings = drop(self._filings, source, self.edit)
@@ -131,7 +131,7 @@ class Drawer:
 
 
 def _source(entry: Entry) -> str:
-    return "" if entry.pattern is None else entry.pattern.text
+    return "" if entry.match is None else entry.match.text
 
 
 def _every_place(pattern: Pattern | None) -> Iterator[Place]:

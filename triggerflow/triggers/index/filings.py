@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from triggerflow.errors import DuplicateTrigger
 from triggerflow.triggers.index.parts import Edit, Map, Part, drop, put
+from triggerflow.triggers.pattern.conditions import Equals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,17 +25,19 @@ class Entry:
 
     Attributes:
         serial: grows with each registration, so that matches come in that order.
+        test: what a document that finds it must still meet; None where to find it is enough.
     """
 
-    __slots__ = ("serial", "trigger")
+    __slots__ = ("serial", "test", "trigger")
 
     def __init__(self, serial: int, trigger: Trigger) -> None:
         self.serial = serial
         self.trigger = trigger
+        self.test = None if _is_met_where_found(trigger.match) else trigger.match
 
     @property
-    def pattern(self) -> Pattern | None:
-        """What the documents must match."""
+    def match(self) -> Pattern | None:
+        """The pattern that it is filed under."""
         return self.trigger.match
 
     def entries(self) -> Iterable[Entry]:
@@ -49,12 +52,17 @@ class Group:
     they would meet here.
     """
 
-    __slots__ = ("_by_meaning", "edit", "pattern")
+    __slots__ = ("_by_meaning", "edit", "match", "test")
 
     def __init__(
-        self, pattern: Pattern | None, by_meaning: Map[str, Entry], edit: Edit
+        self,
+        match: Pattern | None,
+        test: Pattern | None,
+        by_meaning: Map[str, Entry],
+        edit: Edit,
     ) -> None:
-        self.pattern = pattern
+        self.match = match
+        self.test = test
         self._by_meaning = by_meaning
         self.edit = edit
 
@@ -85,7 +93,7 @@ class Group:
 
     def _with(self, by_meaning: Map[str, Entry], edit: Edit) -> Group:
         if self.edit is not edit:
-            return Group(self.pattern, by_meaning, edit)
+            return Group(self.match, self.test, by_meaning, edit)
         self._by_meaning = by_meaning
         return self
 
@@ -99,4 +107,17 @@ def grouped(filing: Filing, edit: Edit) -> Group:
         return filing
     alone: Part[str, Entry] = Part(edit)
     alone[filing.trigger.meaning_cid] = filing
-    return Group(filing.pattern, alone, edit)
+    return Group(filing.match, filing.test, alone, edit)
+
+
+def _is_met_where_found(pattern: Pattern | None) -> bool:
+    """Whether a document with a value that it is filed under matches: it asks for no more."""
+    if pattern is None:
+        return True
+    leaves, choices = pattern.conditions.leaves, pattern.conditions.choices
+    return (
+        len(leaves) == 1
+        and not choices
+        and len(leaves[0].any_of) == 1
+        and type(leaves[0].any_of[0]) is Equals
+    )

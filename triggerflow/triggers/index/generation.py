@@ -115,7 +115,7 @@ class TriggerIndex:
         known: dict[str, bool] = {}
         met: dict[int, Trigger] = {}
         for filing in filings.values():
-            pattern = filing.pattern
+            pattern = filing.test
             if pattern is not None:
                 holds = known.get(pattern.text)
                 if holds is None:

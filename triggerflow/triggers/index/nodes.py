@@ -45,7 +45,8 @@ Hits: TypeAlias = "dict[int, Posted]"
 # What is filed under one value: the number of a node and what is there, or several of those.
 Sites: TypeAlias = "tuple[int, Posted] | Map[int, Posted]"
 Find: TypeAlias = "Callable[[Any], Sites | None]"
-Probes: TypeAlias = "dict[tuple[Probe, int], Map[Hashable, Posted]]"
+# A probe, its size, what it makes of a value, and what is filed under that.
+Tried: TypeAlias = "tuple[int, int, Callable[[Any, int], Hashable], Map[Hashable, Posted]]"
 
 # true, false and null among the values, where ``True == 1`` must not count.
 CONSTANTS: Final[dict[Any, Hashable]] = {
@@ -54,8 +55,6 @@ CONSTANTS: Final[dict[Any, Hashable]] = {
     None: ("null",),
 }
 _NO_NODES: Final[Any] = Part(None)
-_NO_PROBES: Final[Probes] = {}
-_OF_NUMBERS: Final = frozenset({Probe.CELL, Probe.ABOVE, Probe.BELOW})
 
 
 class Node:
@@ -66,17 +65,19 @@ class Node:
         filed: how many values are filed here.
         children: the nodes below, by key.
         probed: those of them that have probes: only these need be looked into.
-        text_probes, number_probes, value_probes: (probe, size) -> key -> what is there; by
-            the kind of value that they are for.
+        heads, tails: the probes of beginnings and ends, which are the most.
+        text_probes, number_probes, value_probes: the others, by the kind of value.
     """
 
     __slots__ = (
         "children",
         "edit",
         "filed",
+        "heads",
         "number",
         "number_probes",
         "probed",
+        "tails",
         "text_probes",
         "value_probes",
     )
@@ -87,12 +88,19 @@ class Node:
         self.filed = 0
         self.children: Map[str, Node] = _NO_NODES
         self.probed: Map[str, Node] = _NO_NODES
-        self.text_probes = self.number_probes = self.value_probes = _NO_PROBES
+        self.heads: tuple[Tried, ...] = ()
+        self.tails = self.text_probes = self.number_probes = self.value_probes = self.heads
 
     @property
     def has_probes(self) -> bool:
         """Whether more is filed here than values."""
-        return bool(self.text_probes or self.number_probes or self.value_probes)
+        return bool(
+            self.heads
+            or self.tails
+            or self.text_probes
+            or self.number_probes
+            or self.value_probes
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -106,27 +114,29 @@ class Node:
         copy = Node(self.number, edit)
         copy.filed = self.filed
         copy.children, copy.probed = self.children, self.probed
+        copy.heads, copy.tails = self.heads, self.tails
         copy.text_probes = self.text_probes
         copy.number_probes = self.number_probes
         copy.value_probes = self.value_probes
         return copy
 
-    def probe(self, probe: Probe, size: int) -> Map[Hashable, Posted] | None:
+    def probe(self, probe: int, size: int) -> Map[Hashable, Posted] | None:
         """What is filed here under one probe, by key."""
-        probes: Probes = getattr(self, _slot(probe))
-        return probes.get((probe, size))
+        tried: tuple[Tried, ...] = getattr(self, _slot(probe))
+        for other, length, _, filed in tried:
+            if other == probe and length == size:
+                return filed
+        return None
 
-    def set_probe(self, probe: Probe, size: int, filed: Map[Hashable, Posted]) -> None:
+    def set_probe(self, probe: int, size: int, filed: Map[Hashable, Posted]) -> None:
         """Set what is filed here under one probe; the node is the edit's own."""
         slot = _slot(probe)
-        probes: Probes = getattr(self, slot)
-        if filed is probes.get((probe, size)) and filed:
-            return
-        # a handful: copied, so that they need no edit of their own
-        probes = {**probes, (probe, size): filed}
-        if not filed:
-            del probes[probe, size]
-        setattr(self, slot, probes)
+        tried: list[Tried] = [
+            each for each in getattr(self, slot) if each[0] != probe or each[1] != size
+        ]
+        if filed:
+            tried.append((probe, size, _KEYS[probe], filed))
+        setattr(self, slot, tuple(tried))
 
     # --- walking
 
@@ -225,25 +235,38 @@ class Node:
                     self.try_probes(element, hits)
             return
         if kind is str:
-            _try(self.text_probes, value, hits)
+            for _, size, _, filed in self.heads:
+                hit = filed.get(value[:size])
+                if hit is not None:
+                    hits[id(hit)] = hit
+            for _, size, _, filed in self.tails:
+                hit = filed.get(value[-size:])
+                if hit is not None:
+                    hits[id(hit)] = hit
+            if self.text_probes:
+                _try(self.text_probes, value, hits)
         elif kind is int or kind is float:
             _try(self.number_probes, value, hits)
         if self.value_probes:
             _try(self.value_probes, value, hits)
 
 
-def _slot(probe: Probe) -> str:
-    if probe is Probe.ANYTHING:
+def _slot(probe: int) -> str:
+    if probe == Probe.HEAD:
+        return "heads"
+    if probe == Probe.TAIL:
+        return "tails"
+    if probe == Probe.ANYTHING:
         return "value_probes"
-    return "number_probes" if probe in _OF_NUMBERS else "text_probes"
+    return "number_probes" if probe >= Probe.CELL else "text_probes"
 
 
 # --- probes ------------------------------------------------------------------------------
 
 
-def _try(probes: Probes, value: Any, hits: Hits) -> None:
-    for (probe, size), filed in probes.items():
-        hit = filed.get(_KEYS[probe](value, size))
+def _try(probes: tuple[Tried, ...], value: Any, hits: Hits) -> None:
+    for _, size, key_of, filed in probes:
+        hit = filed.get(key_of(value, size))
         if hit is not None:
             hits[id(hit)] = hit
 
@@ -272,7 +295,7 @@ def _cell(value: Number, size: int) -> int | None:
 
 
 # (value, size) -> key; the size of ABOVE and BELOW is the magnitude that they are filed under
-_KEYS: Final[dict[Probe, Callable[[Any, int], Hashable]]] = {
+_KEYS: Final[dict[int, Callable[[Any, int], Hashable]]] = {
     Probe.FOLDED: _folded,
     Probe.HEAD: lambda value, size: value[:size],
     Probe.TAIL: lambda value, size: value[-size:],

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from triggerflow.triggers.pattern.conditions import (
@@ -54,28 +53,29 @@ if TYPE_CHECKING:
     from triggerflow.triggers.pattern.conditions import KeyPath, Leaf, Number, Operator
 
 
-class Probe(IntEnum):
-    """What is done to a value; see the table above."""
+class Probe:
+    """What is done to a value; see the table above. Integers: an enum's members hash slowly."""
 
-    TEXT = 0
-    NUMBER = 1
-    CONSTANT = 2
-    FOLDED = 3
-    HEAD = 4
-    TAIL = 5
-    FOLDED_HEAD = 6
-    FOLDED_TAIL = 7
-    NETWORK = 8
-    CELL = 9
-    ABOVE = 10
-    BELOW = 11
-    ANY_TEXT = 12
-    ANYTHING = 13
+    TEXT: Final = 0
+    NUMBER: Final = 1
+    CONSTANT: Final = 2
+    # beyond these more is done to a value than to look it up
+    HEAD: Final = 3
+    TAIL: Final = 4
+    FOLDED: Final = 5
+    FOLDED_HEAD: Final = 6
+    FOLDED_TAIL: Final = 7
+    NETWORK: Final = 8
+    ANY_TEXT: Final = 9
+    CELL: Final = 10
+    ABOVE: Final = 11
+    BELOW: Final = 12
+    ANYTHING: Final = 13
 
 
 # Where in the document, what is done to the value there, how large, what must come out.
-Place: TypeAlias = "tuple[KeyPath, Probe, int, Hashable]"
-Spot: TypeAlias = "tuple[Probe, int, Hashable]"
+Place: TypeAlias = "tuple[KeyPath, int, int, Hashable]"
+Spot: TypeAlias = "tuple[int, int, Hashable]"
 
 # The lengths of affixes that are looked up.
 _SIZES: Final = (*range(1, 17), 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256)
@@ -142,7 +142,7 @@ def _suffix(operator: Suffix) -> list[Spot]:
     return _affix(Probe.FOLDED_TAIL, operator.text.casefold())
 
 
-def _affix(probe: Probe, text: str) -> list[Spot]:
+def _affix(probe: int, text: str) -> list[Spot]:
     at = bisect_right(_SIZES, len(text))
     if not at:
         return [(Probe.ANY_TEXT, 0, "")]

@@ -71,9 +71,9 @@ class Shelf:
         if probe > Probe.CONSTANT:
             nodes = self._own_nodes(path)
             filed = nodes[-1].probe(probe, size)
-            if filed is None:
-                filed = Part(self.edit)
-            nodes[-1].set_probe(probe, size, _set(filed, key, now, self.edit))
+            refiled = _set(filed or Part(self.edit), key, now, self.edit)
+            if refiled is not filed or not refiled:
+                nodes[-1].set_probe(probe, size, refiled)
             self._tidy(path, nodes)
             return
         node = self._node(path)
@@ -141,8 +141,8 @@ class Shelf:
                 node.probed = drop(node.probed, step, self.edit)
 
 
-def _value(probe: Probe, key: Hashable) -> Hashable:
-    return CONSTANTS[key] if probe is Probe.CONSTANT else key
+def _value(probe: int, key: Hashable) -> Hashable:
+    return CONSTANTS[key] if probe == Probe.CONSTANT else key
 
 
 def _at(sites: Sites | None, number: int) -> Posted | None:

@@ -15,6 +15,7 @@ Code has no CID: a guard stands in the spec as ``name@version``.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
@@ -54,6 +55,9 @@ from triggerflow.triggers.pattern import Pattern, compile_pattern
 from triggerflow.triggers.scope import Scope, compile_scope
 
 EVERY_TYPE: Final = "*"
+# Far below what a document may have.
+_SURELY_SMALL: Final = 10_000
+_SURELY_SHALLOW: Final = 60
 # What a trigger does; it has one of these.
 ACTIONS: Final = ("start", "signal", "cancel")
 # The fields of a spec, and of a trigger in a file.
@@ -296,11 +300,12 @@ def define_trigger(
         ),
         start_at=Position.of(start_at, f"{what}, start_at"),
     )
-    try:
-        # now, so that a spec too large or too deep fails here and not at the first append
-        _ = trigger.trigger_cid
-    except EncodingRefused as refused:
-        raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
+    if not _surely_fits(trigger):
+        try:
+            # now, so that a spec too large or too deep fails here and not at the first append
+            _ = trigger.trigger_cid
+        except EncodingRefused as refused:
+            raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
     return trigger
 
 
@@ -310,6 +315,24 @@ def covers(on: tuple[str, ...], types: tuple[str, ...]) -> bool:
         name in types
         or (name.endswith("*") and any(each.startswith(name[:-1]) for each in types))
         for name in on
+    )
+
+
+def _surely_fits(trigger: Trigger) -> bool:
+    """Tell, without doing it, that a spec can be encoded: small, shallow, and plain text."""
+    text = "" if trigger.match is None else trigger.match.text
+    return (
+        trigger.start is not None
+        and trigger.actors is None
+        and trigger.input is None
+        and not trigger.key
+        and trigger.dedup is None
+        and trigger.control is None
+        and len(text) + len(trigger.name) + len(trigger.start) < _SURELY_SMALL
+        # no deeper than what it opens
+        and text.count("{") + text.count("[") < _SURELY_SHALLOW
+        and len(trigger.on) < _SURELY_SHALLOW
+        and all(len(name) < _SURELY_SMALL and name.isascii() for name in trigger.on)
     )
 
 
@@ -333,6 +356,8 @@ def _check_action(what: str, **parts: object) -> None:
 
 
 def _types(on: object, what: str) -> tuple[str, ...]:
+    if type(on) is str and on and "*" not in on:
+        return (sys.intern(on),)  # nearly always; one string for all that come from a store
     types = [on] if isinstance(on, str) else on
     if not isinstance(types, list | tuple) or not types:
         raise DefinitionError(

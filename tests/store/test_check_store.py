@@ -20,10 +20,7 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     if request.param == "memory":
         return MemoryStore
     if request.param == "postgres":
-        postgres = request.getfixturevalue("postgres")
-        from triggerflow.store.postgres import PostgresStore
-
-        return lambda: PostgresStore(postgres())
+        return request.getfixturevalue("postgres").store
     numbers = itertools.count()
     return lambda: SqliteStore(tmp_path / f"{next(numbers)}.db")
 

@@ -40,7 +40,7 @@ class Place:
         return psycopg.connect(
             self.conninfo,
             autocommit=True,
-            prepare_threshold=options.pop("prepare_threshold", 0),
+            prepare_threshold=options.pop("prepare_threshold", 3),
             application_name=f"triggerflow {name}",
             **options,
         )

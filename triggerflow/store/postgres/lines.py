@@ -39,9 +39,10 @@ class Line:
         """The connection as it stands, or None."""
         return self._db
 
-    def open(self) -> None:
+    def open(self) -> Db:
         """Connect, at the first attempt or not at all."""
         self._db = self._connect()
+        return self._db
 
     def close(self) -> None:
         """Close the connection."""

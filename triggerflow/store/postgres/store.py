@@ -98,16 +98,14 @@ class PostgresStore:
             return
         self._closed = threading.Event()
         try:
-            with self._place.connect("migration") as connection:
-                schema.migrate(connection, self._place.schema, self.url)
-            # The listening one first: from here on nothing is missed.
+            line = Line(self.url, lambda: self._held("writer"), self._closed)
+            self._writer = Writer(line)
+            db = line.open()
+            schema.migrate(db.connection, self._place.schema, self.url)
+            self._lock_class = db.ask(_LOCK_CLASS).one()
             self._news = News(lambda: self._held("listener"), self._place.schema)
             self._news.open()
-            line = Line(self.url, lambda: self._held("writer"), self._closed)
-            line.open()
-            self._writer = Writer(line)
             self._reader = Line(self.url, lambda: self._place.ours("reader"), self._closed)
-            self._lock_class = self._reader.read(lambda db: db.ask(_LOCK_CLASS).one())
         except psycopg.Error as error:
             self.abandon()
             raise StoreError(

@@ -23,7 +23,8 @@ DECLARE
     found RECORD;
     filled BOOLEAN;
 BEGIN
-    FOR found IN SELECT tablename FROM pg_tables WHERE schemaname = '{0}' AND tablename <> 'meta'
+    FOR found IN SELECT tablename FROM pg_tables
+        WHERE schemaname = '{0}' AND tablename <> 'meta'
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT 1 FROM {0}.%I)', found.tablename) INTO filled;
         IF filled THEN

@@ -54,6 +54,7 @@ Persistence        everything_outlives_the_process
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -272,7 +273,8 @@ def test_append_that_fails_half_way_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activity, firing and instance are one commit: fed-sx could die between two of them."""
-    from triggerflow.store.sqlite import arrivals
+    backend = "postgres" if world.kind == "postgres" else "sqlite"
+    arrivals = importlib.import_module(f"triggerflow.store.{backend}.arrivals")
 
     app = world.app(works)
     app.trigger("welcome", on="Follow", start="works")

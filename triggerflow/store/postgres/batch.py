@@ -71,11 +71,11 @@ def carry_out(
     for index, op in enumerate(batch.operations):
         kind = Turn if type(op) is Block else type(op)
         groups.setdefault(kind, []).append((index, op))
-    fence = None
+    first = None
     if batch.worker is not None and any(
         type(op) in _NEEDS_WORKER or getattr(op, "own", False) for op in batch.operations
     ):
-        fence = workers.fence(db, *batch.worker, batch.now)
+        first = workers.fence(db, *batch.worker, batch.now)
     ops = [op for _, op in groups.get(Turn, ())]
     appends = [op for _, op in groups.get(Append, ())]
     activities = arrivals.Activities(db, ops, appends, lock_class)
@@ -88,11 +88,14 @@ def carry_out(
     s.gather()
     activities.take()
     activities.horizon = 0 if horizon is None else horizon.one()
-    if fence is None or fence.row() is None:
+    fenced = None if first is None else first.row()
+    if fenced is None:
         s.worker = None
         for kind in _NEEDS_WORKER:
             for index, _ in groups.pop(kind, ()):
                 outcomes[index] = _WORKER_FENCED
+    else:
+        db.number = fenced[-1]
     _decide(s, activities, triggers, worker, groups, outcomes)
     activities.take_back()
     return outcomes, s.loud

@@ -79,21 +79,30 @@ def _known(op: Claim) -> list[Column]:
     return columns("ti", sorted(op.flows))
 
 
+_SUSPECTS: Final = (
+    "SELECT EXISTS (SELECT 1 FROM instance WHERE status = 'running' AND owner IS NULL"
+    f" AND {_FITS} AND crashes >= {SUSPECT:d}) OR EXISTS (SELECT 1 FROM instance"
+    f" WHERE status = 'blocked' AND cause <> 'crash_limit' AND {_FITS}"
+    f" AND crashes >= {SUSPECT:d})"
+)
+
+
 def _runnable(db: Db, op: Claim) -> tuple[list[int], bool, bool]:
     """What to claim, whether suspects wait for an empty worker, and whether more is there."""
     fits = (*_known(op), Texts(sorted({flow for flow, _ in op.flows})), op.build)
+    if op.alone:
+        free = db.ask(_FREE.format(">="), *fits, 1)
+        stuck = db.ask(_BLOCKED.format(">="), *fits, 1)
+        alone = free.row() or stuck.row()
+        if alone is not None:
+            return [alone[0]], False, True
     share = min(op.blocked, op.limit)
-    free = db.ask(_FREE.format(">="), *fits, 1)
-    stuck = db.ask(_BLOCKED.format(">="), *fits, 1)
-    blocked_ask = db.ask(_BLOCKED.format("<"), *fits, share)
-    suspect = free.row() or stuck.row()
-    blocked = blocked_ask.firsts()
-    if suspect is not None and op.alone:
-        return [suspect[0]], False, True
+    suspects = db.ask(_SUSPECTS, *fits, *fits)
+    blocked = db.ask(_BLOCKED.format("<"), *fits, share).firsts() if share else []
     left = op.limit - len(blocked)
     found = db.ask(_FREE.format("<"), *fits, left).firsts()
     more = len(found) == left or len(blocked) == share > 0
-    return found + blocked, suspect is not None, more
+    return found + blocked, suspects.one(), more
 
 
 def _read(db: Db, op: Claim, numbers: list[int]) -> tuple[Claimed, ...]:

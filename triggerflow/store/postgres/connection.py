@@ -16,8 +16,11 @@ from triggerflow.store.postgres.columns import register
 
 DEFAULT_SCHEMA: Final = "triggerflow"
 _MOST_PREPARED: Final = 400
-# Every statement of ours has its index. A plan that was made while a table was small, and
-# walks through it, would be kept while it grows.
+# The number of the transaction that is open.
+NUMBER: Final = "SELECT pg_current_xact_id()::text"
+# Every statement of ours has its index, so each is planned once, without a look at its values.
+# A plan that was made while a table was small, and walks through it, would be kept while it
+# grows.
 _PLANS: Final = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
 
 
@@ -40,7 +43,7 @@ class Place:
         return psycopg.connect(
             self.conninfo,
             autocommit=True,
-            prepare_threshold=options.pop("prepare_threshold", 3),
+            prepare_threshold=options.pop("prepare_threshold", 0),
             application_name=f"triggerflow {name}",
             **options,
         )
@@ -56,6 +59,7 @@ class Place:
                     sql.Identifier(self.schema)
                 ),
                 sql.SQL("SET default_transaction_isolation TO 'read committed'"),
+                sql.SQL("SET plan_cache_mode TO force_generic_plan"),
                 *(sql.SQL(f"SET {each} TO off") for each in _PLANS),
             ]
             connection.execute(sql.SQL("; ").join(settings), prepare=False)
@@ -132,12 +136,16 @@ class Db:
 
     Inside `pipeline`, statements go out without waiting for the answers of those before; only
     who asks an `Answer` waits.
+
+    Attributes:
+        number: that of the transaction that is open, once it was asked for.
     """
 
-    __slots__ = ("connection",)
+    __slots__ = ("connection", "number")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
+        self.number = ""
 
     def ask(self, text: str, *values: Any) -> Answer:
         """Send a statement."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from triggerflow.store.postgres import tasks
 from triggerflow.store.postgres.columns import Ints, columns
-from triggerflow.store.postgres.progress import clear_instances
 
 if TYPE_CHECKING:
     from triggerflow.store.acts import ContinueAsNew
@@ -56,7 +55,6 @@ def turn_over(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None:
         return
     numbers = [turn.number for turn, _ in turns]
     s.loud = True
-    s.db.ask("DELETE FROM tried WHERE instance = ANY(%s)", Ints(numbers))
     s.db.ask("DELETE FROM wait WHERE instance = ANY(%s)", Ints(numbers))
     # The next generation may wait under the same tags.
     for consumed in ("NOT consumed", "dedup IS NOT NULL"):
@@ -65,7 +63,6 @@ def turn_over(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None:
             Ints(numbers),
         )
     tasks.clear_instances(s, numbers)
-    clear_instances(s.db, numbers)
     s.db.ask(
         "UPDATE instance i SET generation = u.g, version = u.v, log_length = 0, pending = NULL,"
         " started = NULL, crashes = 0, owner = NULL, due = NULL"

@@ -7,7 +7,6 @@ from typing import Any
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.postgres import kin, tasks
 from triggerflow.store.postgres.columns import Ints, columns
-from triggerflow.store.postgres.progress import clear_instances
 from triggerflow.store.postgres.standing import Items, Stand, Standing
 from triggerflow.store.postgres.turns import clear_inboxes
 
@@ -139,11 +138,9 @@ def terminate(s: Standing, op: Terminate) -> Outcome:
         op.at,
         number,
     )
-    s.db.ask("DELETE FROM tried WHERE instance = %s", number)
     s.db.ask("DELETE FROM wait WHERE instance = %s", number)
     tasks.clear_instances(s, [number])
     clear_inboxes(s.db, [number])
-    clear_instances(s.db, [number])
     letters = kin.cancel_children(s, [(number, op.at)])
     kin.mark(s, letters)
     letters += kin.tell_parents(s, [(number, "cancelled", op.value, op.at)])

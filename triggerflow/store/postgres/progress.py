@@ -54,12 +54,6 @@ def clear(db: Db, calls: Sequence[Call]) -> None:
         )
 
 
-def clear_instances(db: Db, numbers: Sequence[int]) -> None:
-    """Forget instances that have ended."""
-    if numbers:
-        db.ask("DELETE FROM progress WHERE instance = ANY(%s)", Ints(numbers))
-
-
 def of(db: Db, number: int, generation: int) -> list[ProgressRecord]:
     """What the calls of one generation said last."""
     rows = db.ask(

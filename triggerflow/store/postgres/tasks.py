@@ -93,16 +93,21 @@ def _remove(db: Db, calls: Sequence[Call]) -> None:
         progress.clear(db, calls)
 
 
+_CLEAR: Final = (
+    "WITH gone AS (SELECT unnest(%s) AS id),"
+    " a AS (DELETE FROM progress WHERE instance IN (SELECT id FROM gone)),"
+    " b AS (DELETE FROM task WHERE instance IN (SELECT id FROM gone)),"
+    " c AS (DELETE FROM task_answer WHERE instance IN (SELECT id FROM gone)),"
+    " d AS (DELETE FROM tried WHERE instance IN (SELECT id FROM gone)),"
+    " e AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone)"
+    " AND NOT consumed AND kind = 'task') SELECT"
+)
+
+
 def clear_instances(s: Standing, numbers: Sequence[int]) -> None:
-    """Forget what instances had queued whose generation has ended, answers unread included."""
+    """Forget what instances had in the generation that has ended, unread answers included."""
     if numbers:
-        ask = s.db.ask
-        ask("DELETE FROM task WHERE instance = ANY(%s)", Ints(numbers))
-        ask("DELETE FROM task_answer WHERE instance = ANY(%s)", Ints(numbers))
-        ask(
-            "DELETE FROM inbox WHERE instance = ANY(%s) AND NOT consumed AND kind = 'task'",
-            Ints(numbers),
-        )
+        s.db.ask(_CLEAR, Ints(numbers))
         s.drop_generation(set(numbers))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.postgres import acts, generations, tasks
 from triggerflow.store.postgres.columns import Ints, columns
-from triggerflow.store.postgres.progress import clear, clear_instances
+from triggerflow.store.postgres.progress import clear
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
@@ -209,21 +209,26 @@ def _end(s: Standing, ended: Sequence[Turn]) -> None:
     # Somebody may wait for it.
     s.loud = True
     numbers = [op.number for op in ended]
-    clear_instances(s.db, numbers)
     tasks.clear_instances(s, numbers)
-    s.db.ask("DELETE FROM tried WHERE instance = ANY(%s)", Ints(numbers))
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.
     clear_inboxes(s.db, [op.number for op in ended if op.status != "failed"])
     s.drop_keys({s.rows[number].id for number in numbers})
 
 
+# Two parts, since each has an index of its own.
+_CLEAR: Final = (
+    "WITH gone AS (SELECT unnest(%s) AS id),"
+    " a AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone) AND NOT consumed),"
+    " b AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone)"
+    " AND dedup IS NOT NULL) SELECT"
+)
+
+
 def clear_inboxes(db: Db, numbers: Sequence[int]) -> None:
     """Nobody reads these messages any more."""
     if numbers:
-        # Two statements, since each has an index of its own.
-        for each in ("NOT consumed", "dedup IS NOT NULL"):
-            db.ask(f"DELETE FROM inbox WHERE instance = ANY(%s) AND {each}", Ints(numbers))
+        db.ask(_CLEAR, Ints(numbers))
 
 
 def _block(s: Standing, blocks: Sequence[Block]) -> None:

@@ -15,7 +15,10 @@ from triggerflow.store.records import CRASH_LIMIT, WorkerRecord
 if TYPE_CHECKING:
     from triggerflow.store.postgres.connection import Answer, Db
 
-FENCE: Final = "UPDATE worker SET seen = %s WHERE id = %s AND epoch = %s RETURNING id"
+FENCE: Final = (
+    "UPDATE worker SET seen = %s WHERE id = %s AND epoch = %s"
+    " RETURNING id, pg_current_xact_id()::text"
+)
 
 
 def register(
@@ -55,7 +58,7 @@ def fence(db: Db, worker: int, epoch: int, now: float) -> Answer:
     """Whether the worker may still act (then there is a row); its heartbeat as well.
 
     Its row is locked from here on: who reaps it waits for this batch, and this batch for a
-    reaping that has begun.
+    reaping that has begun. The row's last value is the transaction's number.
     """
     return db.ask(FENCE, now, worker, epoch)
 

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import errors
 
 from triggerflow.errors import StoreError
+from triggerflow.store.postgres.connection import NUMBER
 from triggerflow.store.postgres.lines import Line, landed
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ class _Attempt:
         try:
             with db.pipeline():
                 db.ask("BEGIN")
-                xid = db.ask("SELECT pg_current_xact_id()::text")
+                db.number = ""
                 self.found = found = work(db)
-                self.xid = xid.one()
+                self.xid = db.number or db.ask(NUMBER).one()
                 self.committing = True
                 db.ask("COMMIT")
         except BaseException:

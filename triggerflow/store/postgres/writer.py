@@ -85,7 +85,9 @@ class _Attempt:
                 db.ask("BEGIN")
                 db.number = ""
                 self.found = found = work(db)
-                self.xid = db.number or db.ask(NUMBER).one()
+                if not db.number:
+                    db.number = db.ask(NUMBER).one()
+                self.xid = db.number
                 self.committing = True
                 db.ask("COMMIT")
         except BaseException:

@@ -50,6 +50,17 @@ def version(connection: psycopg.Connection[Any], schema: str) -> int:
     return 0 if found is None else int(found[0])
 
 
+def tables(connection: psycopg.Connection[Any], schema: str) -> dict[int, str]:
+    """triggerflow's own tables: the server's number of each, and its name."""
+    rows = connection.execute(
+        "SELECT c.oid::bigint, c.relname FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'S')",
+        (schema,),
+    )
+    return dict(rows.fetchall())
+
+
 def check(found: int, url: str) -> None:
     """Refuse a schema that this code doesn't know.
 

@@ -103,6 +103,7 @@ class PostgresStore:
             db = line.open()
             schema.migrate(db.connection, self._place.schema, self.url)
             self._lock_class = db.ask(_LOCK_CLASS).one()
+            own = schema.tables(db.connection, self._place.schema)
             self._news = News(lambda: self._held("listener"), self._place.schema)
             self._news.open()
             self._reader = Line(self.url, lambda: self._place.ours("reader"), self._closed)
@@ -118,7 +119,7 @@ class PostgresStore:
             self.abandon()
             raise
         self._triggers = {}
-        self._transactions = Transactions(self._place, self._forbidden, self._reader)
+        self._transactions = Transactions(self._place, own, self._forbidden, self._reader)
         self._pid = os.getpid()
 
     def _held(self, name: str) -> Db:

@@ -54,7 +54,10 @@ class PostgresTransaction:
     def execute(self, text: str, values: Values = (), /) -> FetchedRows:
         """Run one statement."""
         given = _copied(values)
-        return self._held.run(text, values, lambda cursor, ours: cursor.execute(ours, given))
+        # Prepared, since only then a text with a second statement in it is refused.
+        return self._held.run(
+            text, values, lambda cursor, ours: cursor.execute(ours, given, prepare=True)
+        )
 
     def executemany(self, text: str, rows: Iterable[Values], /) -> FetchedRows:
         """Run one statement for each of many rows of values."""
@@ -78,7 +81,11 @@ class _Held:
     """
 
     def __init__(
-        self, connection: psycopg.Connection[Any], schema: str, step: Transact
+        self,
+        connection: psycopg.Connection[Any],
+        schema: str,
+        own: Mapping[int, str],
+        step: Transact,
     ) -> None:
         self.step = step
         self.over = threading.Event()
@@ -87,7 +94,7 @@ class _Held:
         self.row: int | None = None
         self._connection = connection
         self._schema = sql.Identifier(schema)
-        self._name = schema
+        self._own = own
         self._guard = threading.Lock()
         # Whoever comes second, the end or the limit, leaves the other alone.
         self._deciding = threading.Lock()
@@ -163,18 +170,17 @@ class _Held:
         return self._connection.execute(sql.SQL(text).format(self._schema), values)
 
     def _own_tables_only_read(self) -> None:
-        # What a transaction wrote to, or altered, it holds locked until its end.
+        # What a transaction wrote to, altered or dropped, it holds locked until its end.
         found = self._connection.execute(
-            "SELECT c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE l.pid = pg_backend_pid()"
-            " AND l.locktype = 'relation' AND n.nspname = %s"
-            " AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY c.relkind DESC",
-            (self._name,),
+            "SELECT relation FROM pg_locks WHERE pid = pg_backend_pid()"
+            " AND locktype = 'relation' AND relation = ANY(%s)"
+            " AND mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY relation LIMIT 1",
+            (list(self._own),),
         ).fetchone()
         if found is not None:
             raise TransactionError(
                 self.step.tag,
-                f"it may not write to {found[0]!r}, a table of triggerflow's own",
+                f"it may not write to {self._own[found[0]]!r}, a table of triggerflow's own",
                 "all of it was rolled back",
             )
 
@@ -330,15 +336,21 @@ class Transactions:
     """The transactions of one open store."""
 
     def __init__(
-        self, place: Place, ask: Callable[[Transact], Outcome | None], line: Line
+        self,
+        place: Place,
+        own: Mapping[int, str],
+        ask: Callable[[Transact], Outcome | None],
+        line: Line,
     ) -> None:
         """
         Args:
             place: where the database is.
+            own: triggerflow's own tables, by the server's numbers of them.
             ask: which part of a precondition doesn't hold, without a lock.
             line: may be asked how a commit ended.
         """
         self._place = place
+        self._own = own
         self._precheck = ask
         self._line = line
         self._lock = threading.Lock()
@@ -356,7 +368,7 @@ class Transactions:
             if found is not None:
                 return found
             try:
-                held = _Held(slot.connection(), self._place.schema, step)
+                held = _Held(slot.connection(), self._place.schema, self._own, step)
                 held.begin()
             except psycopg.Error as error:
                 raise self._worded(error) from error

@@ -58,9 +58,11 @@ def _claim(s: Standing, op: Claim) -> Outcome:
     )
 
 
+# OFFSET 0: looked up row by row, however many rows the table has.
 _FITS: Final = (
     "((flow, version) IN (SELECT * FROM unnest(%s, %s)) OR version IS NULL AND flow = ANY(%s))"
-    " AND NOT EXISTS (SELECT 1 FROM tried t WHERE t.instance = instance.id AND t.build = %s)"
+    " AND NOT EXISTS (SELECT 1 FROM tried t WHERE t.instance = instance.id AND t.build = %s"
+    " OFFSET 0)"
 )
 _FREE: Final = (
     "SELECT id FROM instance WHERE status = 'running' AND owner IS NULL"

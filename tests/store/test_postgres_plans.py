@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import attrs
 import pytest
 
 from triggerflow.store.acts import (

@@ -33,7 +33,7 @@ pytest.importorskip("psycopg")
 
 from triggerflow.store.acts import AwaitChild, EmitActivity, OpenTask, OpenWait, SpawnChild
 from triggerflow.store.postgres import batch as batches
-from triggerflow.store.postgres import reads, turns
+from triggerflow.store.postgres import reads, turns, waking
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
@@ -223,7 +223,7 @@ def test_no_wake_up_is_lost_while_an_instance_parks(pair: Pair, sender_first: bo
 
 def test_the_recheck_is_what_sees_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the look at the inbox after the lock the wake-up is lost."""
-    monkeypatch.setattr(turns, "unseen", lambda s, op: False)
+    monkeypatch.setattr(waking, "unheard", lambda s, op: False)
     assert park_and_send(pair, sender_first=True) == "parked"
 
 

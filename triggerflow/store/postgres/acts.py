@@ -41,16 +41,18 @@ if TYPE_CHECKING:
 class Checking:
     """Which acts of a batch can't be done, turn by turn, in the batch's order."""
 
-    def __init__(self, s: Standing, ending: frozenset[int]) -> None:
-        """
-        Args:
-            ending: instances that end in this batch: nobody can write to them any more.
-        """
+    def __init__(self, s: Standing) -> None:
         self._s = s
-        self._ending = ending
+        # What ends in this batch, in a turn that won: later ones can't write to it any more.
+        self._ended: dict[int, str] = {}
         self._keys: dict[Key, Holder] = dict(s.keys)
         self._recorded = dict(s.recorded)
         self._newborn: set[str] = set()
+
+    def won(self, turn: Turn) -> None:
+        """A turn is written: what comes after it meets what it leaves."""
+        if turn.status in ENDED:
+            self._ended[turn.number] = turn.status
 
     def refusals(self, turn: Turn) -> tuple[Refusal, ...]:
         """What a turn can't do; if it is nothing, what it does counts for the next ones."""
@@ -62,9 +64,9 @@ class Checking:
         for act in turn.acts:
             refusal = None
             if isinstance(act, SpawnChild):
-                refusal = _spawn(act, keys)
+                refusal = self._spawn(act, keys)
             elif isinstance(act, SendMessage):
-                refusal = None if act.instance in newborn else self._send(act, turn.number)
+                refusal = None if act.instance in newborn else self._send(act)
             elif isinstance(act, RecordResult):
                 refusal = _record(act, recorded)
             if refusal is not None:
@@ -77,27 +79,24 @@ class Checking:
         """What the turns that won hold counts for the rest of the batch."""
         self._s.keys = self._keys
 
-    def _send(self, act: SendMessage, sender: int) -> Refusal | None:
+    def _spawn(self, act: SpawnChild, keys: dict[Key, Holder]) -> Refusal | None:
+        new = act.instance
+        # The child that a retried parent has waits for no key, though another has it by now.
+        if new.key is None or new.id in self._s.by_id:
+            return None
+        name = (new.namespace, new.flow, new.key)
+        rival = keys.get(name)
+        if rival is not None:
+            return Refusal(act.tag, "key", rival.id)
+        keys[name] = Holder(new.id, new.input, new.digest)
+        return None
+
+    def _send(self, act: SendMessage) -> Refusal | None:
         target = self._s.by_id.get(act.instance)
         if target is None:
             return Refusal(act.tag, "unknown")
-        ends = target.number in self._ending and target.number != sender
-        if ends or not target.live:
-            return Refusal(act.tag, "ended", target.status)
-        return None
-
-
-def _spawn(act: SpawnChild, keys: dict[Key, Holder]) -> Refusal | None:
-    new = act.instance
-    if new.key is None:
-        return None
-    name = (new.namespace, new.flow, new.key)
-    rival = keys.get(name)
-    # The child that a retried parent has, and that was retried itself, is no rival.
-    if rival is not None and rival.id != new.id:
-        return Refusal(act.tag, "key", rival.id)
-    keys[name] = Holder(new.id, new.input, new.digest)
-    return None
+        status = self._ended.get(target.number, target.status)
+        return Refusal(act.tag, "ended", status) if status in ENDED else None
 
 
 def _record(act: RecordResult, recorded: dict[tuple[str, str], bytes]) -> Refusal | None:
@@ -205,7 +204,11 @@ class Writing:
         generations.begin_next(s, self._next)
         gone = frozenset(turn.number for _, turn in won if turn.status in ENDED)
         letters = self._letters(won, gone)
-        return kin.post(s, [each for each in letters if each[0] not in gone])
+        # A failed one may be retried, and reads then what came before it failed.
+        over = {
+            turn.number for _, turn in won if turn.number in gone and turn.status != "failed"
+        }
+        return kin.post(s, [each for each in letters if each[0] not in over])
 
     def _write_waits(self) -> None:
         ask = self.s.db.ask

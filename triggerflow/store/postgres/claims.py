@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from triggerflow.core.log import IN_ROWS
 from triggerflow.store.operations import Claim, Outcome, Verdict
-from triggerflow.store.postgres import progress
+from triggerflow.store.postgres import progress, requests
 from triggerflow.store.postgres.columns import Column, Ints, Texts, columns
 from triggerflow.store.postgres.reads import NEXT_DUE, ask_inbox, inbox_of
 from triggerflow.store.records import SUSPECT, Claimed, LogRecord
@@ -113,22 +114,25 @@ def _read(db: Db, op: Claim, numbers: list[int]) -> tuple[Claimed, ...]:
     rows = db.ask(
         "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
         " i.crashes, i.cancelled, g.input, g.seed, i.started, i.namespace, i.correlation_id,"
-        " i.depth, i.chain, i.origin, i.attributes, g.positions FROM instance i"
+        " i.depth, i.chain, i.origin, i.attributes, g.positions, i.turns FROM instance i"
         " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
         " WHERE i.id = ANY(%s) ORDER BY i.id",
         Ints(numbers),
     ).rows()
     inboxes, said = inbox_of(inbox_ask), progress.many(said_ask)
-    warm = {row[0] for row in rows if op.warm.get(row[0]) == (row[4], row[5])}
+    warm = {row[0] for row in rows if op.warm.get(row[0]) == (row[4], row[-1])}
     cold = [(row[0], row[4]) for row in rows if row[5] and row[0] not in warm]
     logs = _logs(db, cold)
+    wide = [row[0] for row in rows if row[6] == IN_ROWS and row[0] not in warm]
+    pending = requests.whole(db, wide)
     found = []
     for row in rows:
         number, generation = row[0], row[4]
         log = None if number in warm else tuple(logs.get(number, ()))
         inbox = tuple(inboxes.get(number, ()))
         progressed = tuple(said.get((number, generation), ()))
-        fields = [*row[:12], log, inbox, progressed, *row[12:]]
+        requested = pending.get(number, row[6])
+        fields = [*row[:6], requested, *row[7:12], log, inbox, progressed, *row[12:]]
         found.append(Claimed(*fields))
     return tuple(found)
 

@@ -63,18 +63,23 @@ def turn_over(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None:
             Ints(numbers),
         )
     tasks.clear_instances(s, numbers)
-    s.db.ask(
+    # One cancel is lawful in each generation: one that this turn took was this one's own.
+    rows = s.db.ask(
         "UPDATE instance i SET generation = u.g, version = u.v, log_length = 0, pending = NULL,"
-        " started = NULL, crashes = 0, owner = NULL, due = NULL"
-        " FROM unnest(%s, %s, %s) AS u (i, g, v) WHERE i.id = u.i",
+        " started = NULL, crashes = 0, owner = NULL, due = NULL, cancelled = EXISTS"
+        " (SELECT 1 FROM inbox x WHERE x.instance = i.id AND x.kind = 'cancel'"
+        " AND NOT x.consumed)"
+        " FROM unnest(%s, %s, %s) AS u (i, g, v) WHERE i.id = u.i RETURNING i.id, i.cancelled",
         *columns(
             "iii", [(turn.number, turn.generation + 1, act.version) for turn, act in turns]
         ),
-    )
+    ).rows()
+    cancelled = dict(rows)
     ids = set()
     for turn, _ in turns:
         found = s.rows[turn.number]
         found.generation, found.log_length, found.owner = turn.generation + 1, 0, None
+        found.cancelled = cancelled[turn.number]
         ids.add(found.id)
     for name in [n for n, (_, kind) in s.dedups.items() if n[0] in ids and kind == "complete"]:
         del s.dedups[name]

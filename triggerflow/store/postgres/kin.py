@@ -7,6 +7,7 @@ from typing import Final
 
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.standing import Stand, Standing
+from triggerflow.store.postgres.waking import wake
 from triggerflow.store.records import ENDED
 
 # Instance, kind, name, payload, time.
@@ -20,38 +21,19 @@ NONE: Final = b"\xf6"
 
 
 def post(s: Standing, letters: Sequence[Letter]) -> Told:
-    """Put messages into inboxes, and wake whom they are for.
-
-    A parked instance becomes runnable; an owned one is told by its owner; a blocked one
-    stays. Their rows are locked.
-    """
+    """Put messages into inboxes, and wake whom they are for (see `waking`)."""
     if not letters:
         return []
-    s.loud = True
     s.db.ask(
         "INSERT INTO inbox (instance, kind, name, payload, at)"
         " SELECT * FROM unnest(%s, %s, %s, %s, %s)",
         *columns("ittbf", letters),
     )
-    numbers = list(dict.fromkeys(number for number, *_ in letters))
-    wake(s, numbers)
-    rows = s.rows
-    # A newborn child has no row there, and belongs to nobody yet.
-    return [(each, rows[each].owner if each in rows else None) for each in numbers]
-
-
-def wake(s: Standing, numbers: Sequence[int]) -> None:
-    """Set the wake flag of instances, and let the parked ones go on."""
-    s.db.ask(
-        "UPDATE instance SET wake = TRUE,"
-        " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END"
-        " WHERE id = ANY(%s)",
-        Ints(numbers),
-    )
-    for number in numbers:
-        found = s.rows.get(number)
-        if found is not None and found.status == "waiting":
-            found.status = "running"
+    for number, kind, name, *_ in letters:
+        s.unread[number].append((kind, name))
+    return [
+        (number, s.rows[number].owner) for number in wake(s, [each[:3] for each in letters])
+    ]
 
 
 def tell_parents(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.postgres.reads import INSTANCE, searchable
+from triggerflow.store.postgres.reads import INSTANCE, records, searchable
 from triggerflow.store.records import STATUSES, InstanceRecord, Where
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def instances(
         *values,
         limit,
     ).rows()
-    return [InstanceRecord(*row) for row in rows]
+    return records(db, rows)
 
 
 def _terms(where: Where) -> tuple[list[str], list[Any]]:

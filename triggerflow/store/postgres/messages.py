@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
-from triggerflow.store.postgres import kin, tasks
+from triggerflow.store.postgres import kin, tasks, waking
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.standing import Items, Stand, Standing
 from triggerflow.store.postgres.turns import clear_inboxes
@@ -18,7 +18,7 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
     them meanwhile either sees the message or is woken by it.
     """
     rows: list[tuple[Any, ...]] = []
-    woken: list[int] = []
+    woken: list[tuple[int, str, str]] = []
     cancelled: list[int] = []
     retried: list[int] = []
     for index, op in items:
@@ -42,7 +42,7 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
                 name, holder = s.key_of[op.instance]
                 s.keys[name] = holder
         elif owner is None or owner != sender:
-            woken.append(number)
+            woken.append((number, op.kind, op.name))
         outcomes[index] = Outcome(
             Verdict.APPLIED, instance=target.id, number=number, owner=owner, inbox=message
         )
@@ -52,7 +52,7 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
 def _write(
     s: Standing,
     rows: list[tuple[Any, ...]],
-    woken: list[int],
+    woken: list[tuple[int, str, str]],
     cancelled: list[int],
     retried: list[int],
 ) -> None:
@@ -70,10 +70,7 @@ def _write(
             " WHERE id = ANY(%s)",
             Ints(retried),
         )
-    if woken:
-        # A parked instance becomes runnable; an owned one is told; a blocked one stays.
-        s.loud = True
-        kin.wake(s, list(dict.fromkeys(woken)))
+    waking.wake(s, woken)
     if cancelled:
         ask("UPDATE instance SET cancelled = TRUE WHERE id = ANY(%s)", Ints(cancelled))
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
+from triggerflow.core.log import IN_ROWS
 from triggerflow.store.postgres.columns import Ints, Texts
+from triggerflow.store.postgres.requests import whole
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
@@ -27,7 +31,7 @@ INSTANCE: Final = (
     "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
     " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
     " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
-    " g.input, g.seed, a.cid, t.name, t.cid, g.positions FROM instance i"
+    " g.input, g.seed, a.cid, t.name, t.cid, g.positions, i.turns FROM instance i"
     " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
     " LEFT JOIN instance p ON p.id = i.parent LEFT JOIN activity a ON a.seq = i.activity"
     " LEFT JOIN trigger_spec t ON t.id = i.trigger_spec"
@@ -39,7 +43,17 @@ LAST: Final = "\U0010ffff"
 def instance(db: Db, id: str) -> InstanceRecord | None:
     """One instance by its public id."""
     row = db.ask(f"{INSTANCE} WHERE i.public_id = %s", id).row()
-    return None if row is None else InstanceRecord(*row)
+    return None if row is None else records(db, [row])[0]
+
+
+def records(db: Db, rows: Sequence[tuple[Any, ...]]) -> list[InstanceRecord]:
+    """What `INSTANCE` selected, with the pending sets that stand in rows."""
+    found = [InstanceRecord(*row) for row in rows]
+    pending = whole(db, [each.number for each in found if each.pending == IN_ROWS])
+    return [
+        attrs.evolve(each, pending=pending[each.number]) if each.number in pending else each
+        for each in found
+    ]
 
 
 def ids(db: Db, prefix: str, limit: int) -> list[str]:
@@ -92,6 +106,17 @@ def inbox_of(answer: Answer) -> dict[int, list[InboxRow]]:
     for number, *row in answer.rows():
         found[number].append(InboxRow(*row))
     return found
+
+
+def inbox_after(db: Db, number: int, after: int) -> list[InboxRow]:
+    """Unread messages of one instance above a row number."""
+    rows = db.ask(
+        "SELECT id, kind, name, payload, at FROM inbox WHERE NOT consumed AND instance = %s"
+        " AND id > %s ORDER BY id",
+        number,
+        after,
+    ).rows()
+    return [InboxRow(*row) for row in rows]
 
 
 def activity(db: Db, cid: str) -> ActivityRecord | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # `inbox`, whose indexes are partial. A test compares this with the schema.
 OWNED: Final = (
     "log",
+    "request",
     "generation",
     "tried",
     "wait",

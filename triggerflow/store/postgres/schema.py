@@ -51,7 +51,7 @@ def version(connection: psycopg.Connection[Any], schema: str) -> int:
 
 
 def tables(connection: psycopg.Connection[Any], schema: str) -> dict[int, str]:
-    """triggerflow's own tables: the server's number of each, and its name."""
+    """Triggerflow's own tables: the server's number of each, and its name."""
     rows = connection.execute(
         "SELECT c.oid::bigint, c.relname FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"

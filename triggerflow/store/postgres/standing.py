@@ -54,7 +54,10 @@ Call = tuple[int, int, str]
 
 @attrs.define(slots=True)
 class Stand:
-    """An instance's row, locked. What this batch does to it is kept up to date here."""
+    """An instance's row, locked. What this batch does to it is kept up to date here.
+
+    `wide`: its pending set is in rows of its own.
+    """
 
     number: int
     id: str
@@ -67,6 +70,9 @@ class Stand:
     awaited: bool
     abandoned: bool
     value: bytes | None
+    awaits: str | None = None
+    parked_by: int | None = None
+    wide: bool | None = False
 
     @property
     def live(self) -> bool:
@@ -109,7 +115,8 @@ class WaitStand:
 
 _ROW: Final = (
     "SELECT i.id, i.public_id, i.status, i.owner, i.generation, i.log_length, i.cancelled,"
-    " i.parent, i.awaited, i.abandoned, i.value FROM instance i"
+    " i.parent, i.awaited, i.abandoned, i.value, i.awaits, i.parked_by, i.pending = ''"
+    " FROM instance i"
 )
 _LOCK: Final = f"{_ROW} WHERE i.id = ANY(%s) ORDER BY i.id FOR NO KEY UPDATE OF i"
 _LOCK_OWNED: Final = (
@@ -136,8 +143,8 @@ _CHILDREN: Final = (
     " JOIN instance c ON c.parent = n.id) ORDER BY i.id FOR NO KEY UPDATE OF i"
 )
 _UNREAD: Final = (
-    "SELECT u.id, (SELECT max(x.id) FROM inbox x WHERE x.instance = u.id AND NOT x.consumed)"
-    " FROM unnest(%s) AS u (id)"
+    "SELECT x.instance, x.kind, x.name FROM unnest(%s, %s) AS u (id, seen)"
+    " JOIN inbox x ON x.instance = u.id AND x.id > u.seen AND NOT x.consumed"
 )
 _HOLDERS: Final = (
     "SELECT i.namespace, i.flow, i.key, i.public_id, g.input, g.digest"
@@ -192,6 +199,8 @@ class Standing:
         db: the connection, in the batch's transaction.
         worker: who acts, or None if nobody may.
         loud: others have to be told that something happened.
+        unread: number of an instance that parks -> (kind, name) of messages that its turn
+            hadn't seen.
     """
 
     def __init__(self, db: Db, worker: int | None, groups: dict[type, Items]) -> None:
@@ -202,7 +211,7 @@ class Standing:
         self.rows: dict[int, Stand] = {}
         self.by_id: dict[str, Stand] = {}
         self.children: dict[int, list[Stand]] = defaultdict(list)
-        self.unread: dict[int, int | None] = {}
+        self.unread: dict[int, list[tuple[str, str]]] = defaultdict(list)
         self.keys: dict[Key, Holder] = {}
         self.key_of: dict[str, tuple[Key, Holder]] = {}
         self.dedups: dict[tuple[str, str, str], tuple[bytes | None, str]] = {}
@@ -243,9 +252,9 @@ class Standing:
         acts = [act for op in turns for act in op.acts]
         asked: list[tuple[Any, Answer]] = []
         self._ask_instances(turns, acts, asked)
-        parking = [op.number for op in turns if op.status == "waiting"]
+        parking = [(op.number, op.inbox_seen) for op in turns if op.status == "waiting"]
         if parking:
-            asked.append((self._take_unread, self.db.ask(_UNREAD, Ints(parking))))
+            asked.append((self._take_unread, self.db.ask(_UNREAD, *columns("ii", parking))))
         self._ask_keys(acts, asked)
         pairs = [(act.step, act.key) for act in acts if isinstance(act, RecordResult)]
         if pairs:
@@ -342,7 +351,8 @@ class Standing:
                 self.bear(Stand(*row))
 
     def _take_unread(self, rows: list[tuple[Any, ...]]) -> None:
-        self.unread = dict(rows)
+        for number, kind, name in rows:
+            self.unread[number].append((kind, name))
 
     def _take_holders(self, rows: list[tuple[Any, ...]]) -> None:
         for namespace, flow, key, *rest in rows:

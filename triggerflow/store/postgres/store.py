@@ -239,7 +239,10 @@ class PostgresStore:
         def look(db: Db) -> Outcome | None:
             current = db.ask("SELECT 1 FROM worker WHERE id = %s AND epoch = %s", *step.worker)
             row = db.ask(
-                "SELECT owner, generation, pending, status FROM instance WHERE id = %s",
+                "SELECT owner, generation, pending, status, (SELECT data FROM request"
+                " WHERE instance = %s AND tag = %s) FROM instance WHERE id = %s",
+                step.number,
+                step.tag,
                 step.number,
             ).row()
             unread = db.ask(
@@ -347,8 +350,7 @@ class PostgresStore:
 
     def inbox(self, number: int, after: int = 0) -> list[InboxRow]:
         """See `Store.inbox`."""
-        found = self._read(lambda db: reads.inbox_of(reads.ask_inbox(db, [number])))
-        return [row for row in found.get(number, []) if row.id > after]
+        return self._read(lambda db: reads.inbox_after(db, number, after))
 
     def progress(self, number: int, generation: int) -> list[ProgressRecord]:
         """See `Store.progress`."""

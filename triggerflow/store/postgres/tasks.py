@@ -99,6 +99,7 @@ _CLEAR: Final = (
     " b AS (DELETE FROM task WHERE instance IN (SELECT id FROM gone)),"
     " c AS (DELETE FROM task_answer WHERE instance IN (SELECT id FROM gone)),"
     " d AS (DELETE FROM tried WHERE instance IN (SELECT id FROM gone)),"
+    " r AS (DELETE FROM request WHERE instance IN (SELECT id FROM gone)),"
     " e AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone)"
     " AND NOT consumed AND kind = 'task') SELECT"
 )

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import errors, sql
 
 from triggerflow.core.codec import ValueCodec
-from triggerflow.core.log import decode_pending
+from triggerflow.core.log import IN_ROWS, decode_pending, join_pending
 from triggerflow.errors import StoreError, TimedOut, TransactionError
 from triggerflow.store.operations import Outcome, Verdict
 from triggerflow.store.postgres.lines import landed
@@ -187,9 +187,10 @@ class _Held:
     def _forbidden(self) -> Outcome | None:
         step = self.step
         row = self._ask(
-            "SELECT owner, generation, pending, status FROM {}.instance WHERE id = %s"
+            "SELECT owner, generation, pending, status, (SELECT data FROM {0}.request"
+            " WHERE instance = %s AND tag = %s) FROM {0}.instance WHERE id = %s"
             " FOR NO KEY UPDATE",
-            (step.number,),
+            (step.number, step.tag, step.number),
         ).fetchone()
         worker = self._ask(
             "SELECT 1 FROM {}.worker WHERE id = %s AND epoch = %s", step.worker
@@ -261,14 +262,18 @@ def forbidden(step: Transact, *, current: bool, row: Any, unread: Any) -> Outcom
     Args:
         step: what is asked.
         current: the worker's epoch is the present one.
-        row: (owner, generation, pending, status) of the instance, or None.
+        row: (owner, generation, pending, status) of the instance and the request under the
+            tag where it has a row of its own; or None.
         unread: (kind,) of a message that comes first, or None.
     """
     if not current:
         return Outcome(Verdict.FENCED, detail="worker")
     if row is None or (row[0], row[1], row[3]) != (step.worker[0], step.generation, "running"):
         return Outcome(Verdict.FENCED, detail="owner")
-    pending = {} if row[2] is None else decode_pending(_CODEC.decode(row[2]))
+    blob = row[2]
+    if blob == IN_ROWS:
+        blob = join_pending([] if row[4] is None else [row[4]])
+    pending = {} if blob is None else decode_pending(_CODEC.decode(blob))
     kept = pending.get(step.tag)
     if kept is None or kept.due is not None or kept.attempts != step.attempts:
         return Outcome(Verdict.FENCED, detail="tag")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
-from triggerflow.store.postgres import acts, generations, tasks
+from triggerflow.store.postgres import acts, generations, requests, tasks, waking
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.progress import clear
 from triggerflow.store.records import ENDED
@@ -32,9 +33,7 @@ def turns(
     won: list[tuple[int, Turn]] = []
     blocks: list[Block] = []
     taken: set[int] = set()
-    checking = acts.Checking(
-        s, frozenset(op.number for _, op in items if getattr(op, "status", "") in ENDED)
-    )
+    checking = acts.Checking(s)
     for index, op in items:
         if op.number in taken or not _may(s, op):
             # Once is enough: a second turn in this batch builds on a log that is gone.
@@ -50,10 +49,12 @@ def turns(
                 if refusals:
                     outcomes[index] = Outcome(Verdict.CONFLICT, refusals=refusals)
                     continue
+            checking.won(op)
             won.append((index, op))
         outcomes[index] = APPLIED
     checking.settle()
     if won:
+        requests.write(s, [op for _, op in won])
         _write(s, acts.Writing(s, activities, triggers, activities.horizon), won, outcomes)
     _block(s, blocks)
 
@@ -77,13 +78,8 @@ def _write(
             for act in op.acts:
                 writing.act(index, op, act)
         told = writing.write(won)
-    posted = {number for number, _ in told}
     # What they were told is found here, if they are about to park.
-    woken = {
-        op.number
-        for _, op in won
-        if op.status == "waiting" and (op.number in posted or unseen(s, op))
-    }
+    woken = {op.number for _, op in won if op.status == "waiting" and waking.unheard(s, op)}
     for index, op in won:
         if op.number in woken:
             outcomes[index] = Outcome(Verdict.APPLIED, woken=True)
@@ -99,23 +95,14 @@ def _write(
     _log(s.db, [op for _, op in won])
     staying = [op for _, op in won if op.status == "running" or op.number in woken]
     _stay(s, staying)
+    _consume(s.db, [each for _, op in won for each in op.consumed])
     generations.turn_over(
         s, [(op, act) for op in staying for act in op.acts if isinstance(act, ContinueAsNew)]
     )
     leaving = [op for _, op in won if op.status != "running" and op.number not in woken]
     _leave(s, leaving)
-    _consume(s.db, [each for _, op in won for each in op.consumed])
     clear(s.db, [(op.number, op.generation, tag) for _, op in won for tag in op.progress_over])
     _end(s, [op for op in leaving if op.status in ENDED])
-
-
-def unseen(s: Standing, op: Turn) -> bool:
-    """Whether an instance that parks has messages that its turn hadn't seen.
-
-    Its row was locked before its inbox was read: a sender, who locks the row as well, either
-    wrote before that, and is seen here, or comes after, and finds the instance parked.
-    """
-    return (s.unread.get(op.number) or 0) > op.inbox_seen
 
 
 def _log(db: Db, won: Sequence[Turn]) -> None:
@@ -138,7 +125,7 @@ def _stay(s: Standing, staying: Sequence[Turn]) -> None:
         return
     s.db.ask(
         "UPDATE instance i SET log_length = u.n, pending = u.p,"
-        " crashes = CASE WHEN u.e THEN 0 ELSE i.crashes END,"
+        " crashes = CASE WHEN u.e THEN 0 ELSE i.crashes END, turns = i.turns + 1,"
         " started = coalesce(i.started, u.s)"
         " FROM unnest(%s, %s, %s, %s, %s) AS u (i, n, p, e, s) WHERE i.id = u.i",
         *columns(
@@ -167,11 +154,11 @@ def _leave(s: Standing, leaving: Sequence[Turn]) -> None:
         "UPDATE instance i SET status = u.status, owner = NULL, log_length = u.n,"
         " pending = u.p, due = u.due, value = u.v, ended = u.ended,"
         " crashes = CASE WHEN u.e THEN 0 ELSE i.crashes END,"
-        " started = coalesce(i.started, u.s)"
-        " FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
-        " AS u (i, status, n, p, due, v, ended, e, s) WHERE i.id = u.i",
+        " started = coalesce(i.started, u.s), turns = i.turns + 1, awaits = u.a,"
+        " parked_by = u.by FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " AS u (i, status, n, p, due, v, ended, e, s, a, by) WHERE i.id = u.i",
         *columns(
-            "itibfbfof",
+            "itibfbfofti",
             [
                 (
                     op.number,
@@ -183,6 +170,8 @@ def _leave(s: Standing, leaving: Sequence[Turn]) -> None:
                     op.at if op.status in ENDED else None,
                     bool(op.entries),
                     op.started,
+                    None if op.awaits is None else json.dumps(op.awaits),
+                    s.worker,
                 )
                 for op in leaving
             ],
@@ -191,6 +180,8 @@ def _leave(s: Standing, leaving: Sequence[Turn]) -> None:
     for op in leaving:
         found = s.rows[op.number]
         found.status, found.owner, found.value = op.status, None, op.value
+        found.awaits = None if op.awaits is None else json.dumps(op.awaits)
+        found.parked_by = s.worker
         found.log_length = op.log_length + len(op.entries)
 
 

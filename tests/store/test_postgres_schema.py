@@ -10,9 +10,6 @@ import pytest
 
 from triggerflow.errors import SchemaTooNew, StoreError
 from triggerflow.store.operations import Batch, NewInstance, Start
-
-pytest.importorskip("psycopg")
-
 from triggerflow.store.postgres import PostgresStore, retention, schema
 from triggerflow.store.postgres.connection import place_of
 

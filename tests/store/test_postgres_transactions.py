@@ -1,4 +1,4 @@
-"""Transactions of steps on PostgreSQL: what a statement may do, and who ends what, by hazard."""
+"""Transactions of steps on PostgreSQL: what a statement may do, and who ends what."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.log import Pending, encode_pending
 from triggerflow.errors import StoreError, TimedOut, TransactionError
 from triggerflow.store.operations import Batch, Claim, NewInstance, Start, Turn, Verdict
-from triggerflow.store.transactions import Transact
-
-psycopg = pytest.importorskip("psycopg")
-
-from triggerflow.store.postgres import transactions
+from triggerflow.store.postgres import held, transactions
 from triggerflow.store.postgres.placeholders import translate
+from triggerflow.store.transactions import Transact
 
 NOW = 1_700_000_000.0
 TAG = "call:book#0"
@@ -304,7 +302,7 @@ def test_the_check_at_the_end_is_what_keeps_it_out(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without it the rows of a worker that was reaped would land."""
-    monkeypatch.setattr(transactions._Held, "_forbidden", lambda self: None)
+    monkeypatch.setattr(held.Held, "_forbidden", lambda self: None)
 
     def work(tx: Any) -> None:
         tx.execute(BOOK)
@@ -433,13 +431,13 @@ def test_a_commit_that_nobody_confirmed_is_recognised(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection ends between the commit and its answer: it landed, and says so."""
-    keep = transactions._Held.keep
+    keep = held.Held.keep
 
-    def kept(held: Any, result: bytes) -> Any:
-        found = keep(held, result)
+    def kept(one: Any, result: bytes) -> Any:
+        found = keep(one, result)
         raise psycopg.OperationalError(f"lost, {found.verdict.value} or not")
 
-    monkeypatch.setattr(transactions._Held, "keep", kept)
+    monkeypatch.setattr(held.Held, "keep", kept)
     assert desk.run(lambda tx: tx.execute(BOOK)).verdict is Verdict.APPLIED
     assert desk.rows() == [("4A", "ann")]
     assert desk.messages() == [TAG]

@@ -15,9 +15,6 @@ import pytest
 import triggerflow
 from triggerflow.errors import StoreError
 from triggerflow.store.operations import Batch, Claim, NewInstance, Release, Send, Start
-
-psycopg = pytest.importorskip("psycopg")
-
 from triggerflow.store.postgres import news
 
 NOW = 1_700_000_000.0
@@ -234,7 +231,6 @@ def test_a_forked_child_must_open_its_own(pair: Any) -> None:
 
 def test_a_worker_needs_three_connections(pair: Any, places: Any) -> None:
     """One writes, one reads, one listens. Steps in transactions of their own need more."""
-    one, two = pair
     for store in pair:
         register(store)
         ask(store, start(f"i{id(store)}"))

@@ -27,7 +27,7 @@ from triggerflow.store.acts import (
     SpawnChild,
 )
 from triggerflow.store.postgres import generations, kin, tasks
-from triggerflow.store.postgres.arrivals import Activities, Arrivals, Triggers
+from triggerflow.store.postgres.arrivals import Arrivals, Triggers
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.reads import searchable
 from triggerflow.store.postgres.standing import Call, Holder, Standing
@@ -35,6 +35,7 @@ from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.store.operations import Turn
+    from triggerflow.store.postgres.activities import Activities
     from triggerflow.store.postgres.standing import Key
 
 
@@ -185,7 +186,7 @@ class Writing:
 
     def write(self, won: Sequence[tuple[int, Turn]]) -> kin.Told:
         """Write all of it; who got a message."""
-        s, ask = self.s, self.s.db.ask
+        s, ask = self.s, self.s.db.execute
         self._rows.write()
         self._write_waits()
         self._tasks.write()
@@ -211,7 +212,7 @@ class Writing:
         return kin.post(s, [each for each in letters if each[0] not in over])
 
     def _write_waits(self) -> None:
-        ask = self.s.db.ask
+        ask = self.s.db.execute
         if self._closed:
             ask(
                 "DELETE FROM wait w USING unnest(%s, %s, %s) AS k (instance, generation, tag)"
@@ -254,7 +255,7 @@ class Writing:
         cancels += kin.cancel_children(s, over)
         kin.mark(s, cancels)
         if forgotten:
-            s.db.ask("UPDATE instance SET awaited = FALSE WHERE id = ANY(%s)", Ints(forgotten))
+            s.db.execute("UPDATE instance SET awaited = FALSE WHERE id = ANY(%s)", Ints(forgotten))
         letters += cancels
         at = max((turn.at for _, turn in won), default=0.0)
         awaited: list[int] = []
@@ -263,7 +264,7 @@ class Writing:
             awaited += found
             letters += told
         if awaited:
-            s.db.ask("UPDATE instance SET awaited = TRUE WHERE id = ANY(%s)", Ints(awaited))
+            s.db.execute("UPDATE instance SET awaited = TRUE WHERE id = ANY(%s)", Ints(awaited))
         # After the joins: a child that ends in this very batch must know who waits for it.
         return letters + kin.tell_parents(s, ended, gone)
 
@@ -275,13 +276,13 @@ def _set_attributes(s: Standing, acts: Sequence[tuple[int, SetAttributes]]) -> N
     changed = {
         (number, name): value for number, act in acts for name, value in act.changed.items()
     }
-    s.db.ask(
+    s.db.execute(
         "UPDATE instance i SET attributes = u.a FROM unnest(%s, %s) AS u (i, a)"
         " WHERE i.id = u.i",
         *columns("ib", list(whole.items())),
     )
     if changed:
-        s.db.ask(
+        s.db.execute(
             "DELETE FROM attribute a USING unnest(%s, %s) AS u (i, n)"
             " WHERE a.instance = u.i AND a.name = u.n",
             *columns("it", list(changed)),
@@ -292,7 +293,7 @@ def _set_attributes(s: Standing, acts: Sequence[tuple[int, SetAttributes]]) -> N
         if value is not None
     ]
     if kept:
-        s.db.ask(
+        s.db.execute(
             "INSERT INTO attribute (name, value, instance) SELECT * FROM unnest(%s, %s, %s)",
             *columns("tti", kept),
         )

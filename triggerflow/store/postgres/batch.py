@@ -33,6 +33,7 @@ from triggerflow.store.postgres import (
     waits,
     workers,
 )
+from triggerflow.store.postgres.activities import Activities
 from triggerflow.store.postgres.standing import Items, Standing
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
@@ -78,13 +79,13 @@ def carry_out(
         first = workers.fence(db, *batch.worker, batch.now)
     ops = [op for _, op in groups.get(Turn, ())]
     appends = [op for _, op in groups.get(Append, ())]
-    activities = arrivals.Activities(db, ops, appends, lock_class)
+    activities = Activities(db, ops, appends, lock_class)
     # All of this is under way at once: the fence, the CIDs, the locks in their order.
     activities.insert()
     worker = batch.worker[0] if batch.worker is not None else None
     s = Standing(db, worker, groups)
     spawns = any(isinstance(act, SpawnChild) for op in ops for act in getattr(op, "acts", ()))
-    horizon = db.ask("SELECT horizon(%s)", lock_class) if Start in groups or spawns else None
+    horizon = db.execute("SELECT horizon(%s)", lock_class) if Start in groups or spawns else None
     s.gather()
     activities.take()
     activities.horizon = 0 if horizon is None else horizon.one()
@@ -103,7 +104,7 @@ def carry_out(
 
 def _decide(
     s: Standing,
-    activities: arrivals.Activities,
+    activities: Activities,
     triggers: arrivals.Triggers,
     sender: int | None,
     groups: dict[type, Items],

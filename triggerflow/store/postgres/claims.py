@@ -27,7 +27,7 @@ def claim(s: Standing, items: Items, outcomes: list[Any]) -> None:
 
 
 def _claim(s: Standing, op: Claim) -> Outcome:
-    ask = s.db.ask
+    ask = s.db.execute
     ask(
         "UPDATE instance SET status = 'running' WHERE id IN (SELECT id FROM instance"
         " WHERE status = 'waiting' AND due IS NOT NULL AND due <= %s ORDER BY due LIMIT %s"
@@ -94,16 +94,16 @@ def _runnable(db: Db, op: Claim) -> tuple[list[int], bool, bool]:
     """What to claim, whether suspects wait for an empty worker, and whether more is there."""
     fits = (*_known(op), Texts(sorted({flow for flow, _ in op.flows})), op.build)
     if op.alone:
-        free = db.ask(_FREE.format(">="), *fits, 1)
-        stuck = db.ask(_BLOCKED.format(">="), *fits, 1)
+        free = db.execute(_FREE.format(">="), *fits, 1)
+        stuck = db.execute(_BLOCKED.format(">="), *fits, 1)
         alone = free.row() or stuck.row()
         if alone is not None:
             return [alone[0]], False, True
     share = min(op.blocked, op.limit)
-    suspects = db.ask(_SUSPECTS, *fits, *fits)
-    blocked = db.ask(_BLOCKED.format("<"), *fits, share).firsts() if share else []
+    suspects = db.execute(_SUSPECTS, *fits, *fits)
+    blocked = db.execute(_BLOCKED.format("<"), *fits, share).firsts() if share else []
     left = op.limit - len(blocked)
-    found = db.ask(_FREE.format("<"), *fits, left).firsts()
+    found = db.execute(_FREE.format("<"), *fits, left).firsts()
     more = len(found) == left or len(blocked) == share > 0
     return found + blocked, suspects.one(), more
 
@@ -111,7 +111,7 @@ def _runnable(db: Db, op: Claim) -> tuple[list[int], bool, bool]:
 def _read(db: Db, op: Claim, numbers: list[int]) -> tuple[Claimed, ...]:
     inbox_ask = ask_inbox(db, numbers)
     said_ask = progress.ask_many(db, numbers)
-    rows = db.ask(
+    rows = db.execute(
         "SELECT i.id, i.public_id, i.flow, i.version, i.generation, i.log_length, i.pending,"
         " i.crashes, i.cancelled, g.input, g.seed, i.started, i.namespace, i.correlation_id,"
         " i.depth, i.chain, i.origin, i.attributes, g.positions, i.turns FROM instance i"
@@ -141,7 +141,7 @@ def _logs(db: Db, cold: list[tuple[int, int]]) -> dict[int, list[LogRecord]]:
     """The logs of these generations."""
     found: dict[int, list[LogRecord]] = {number: [] for number, _ in cold}
     if cold:
-        for number, *row in db.ask(
+        for number, *row in db.execute(
             "SELECT l.instance, l.position, l.tag, l.value, l.failed, l.digest, l.at"
             " FROM unnest(%s, %s) AS k (instance, generation) JOIN log l"
             " ON l.instance = k.instance AND l.generation = k.generation"
@@ -164,7 +164,7 @@ def _block_orphans(s: Standing) -> None:
     Either none knows the flow, or each that does was tried and diverged: then one that had
     fitted is gone. Nothing counts as tried by this, so a worker that fits takes them.
     """
-    orphans = s.db.ask(
+    orphans = s.db.execute(
         f"SELECT i.id, i.flow, i.version, EXISTS ({_KNOWERS}) FROM instance i"
         f" WHERE i.status = 'running' AND i.owner IS NULL AND NOT EXISTS ({_KNOWERS}"
         " AND NOT EXISTS (SELECT 1 FROM tried t WHERE t.instance = i.id AND t.build = w.build))"
@@ -176,7 +176,7 @@ def _block_orphans(s: Standing) -> None:
         blocked.append((number, cause, reason))
     if blocked:
         s.loud = True
-        s.db.ask(
+        s.db.execute(
             "UPDATE instance i SET status = 'blocked', cause = u.c, reason = u.r"
             " FROM unnest(%s, %s, %s) AS u (i, c, r) WHERE i.id = u.i",
             *columns("itt", blocked),
@@ -184,7 +184,7 @@ def _block_orphans(s: Standing) -> None:
 
 
 def _all_tried(db: Db, number: int) -> tuple[str, str]:
-    tried = db.ask("SELECT build FROM tried WHERE instance = %s", number).firsts()
+    tried = db.execute("SELECT build FROM tried WHERE instance = %s", number).firsts()
     builds = ", ".join(repr(build) for build in sorted(tried))
     return "diverged", (
         f"the code of every worker that runs now was tried and doesn't fit its log (tried: "
@@ -193,7 +193,7 @@ def _all_tried(db: Db, number: int) -> tuple[str, str]:
 
 
 def _unknown(db: Db, flow: str, version: int | None) -> tuple[str, str]:
-    versions = db.ask(
+    versions = db.execute(
         "SELECT DISTINCT version FROM worker_flow WHERE flow = %s ORDER BY 1", flow
     ).firsts()
     if versions:

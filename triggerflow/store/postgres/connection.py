@@ -147,7 +147,7 @@ class Db:
         self.connection = connection
         self.number = ""
 
-    def ask(self, text: str, *values: Any) -> Answer:
+    def execute(self, text: str, *values: Any) -> Answer:
         """Send a statement."""
         cursor = self.connection.cursor(binary=True)
         cursor.execute(text, values)

@@ -22,7 +22,7 @@ def begin_next(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None
     """
     if not turns:
         return
-    s.db.ask(
+    s.db.execute(
         "INSERT INTO generation (instance, generation, seed, input, positions)"
         " SELECT * FROM unnest(%s, %s, %s, %s, %s)",
         *columns(
@@ -36,13 +36,13 @@ def begin_next(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None
     oldest = columns(
         "ii", [(turn.number, turn.generation + 2 - act.keep) for turn, act in turns]
     )
-    s.db.ask(
+    s.db.execute(
         "DELETE FROM log l USING unnest(%s, %s) AS u (i, g)"
         " WHERE l.instance = u.i AND l.generation < u.g",
         *oldest,
     )
     # The first generation's row stays: it says with what input a key is held.
-    s.db.ask(
+    s.db.execute(
         "DELETE FROM generation g USING unnest(%s, %s) AS u (i, g)"
         " WHERE g.instance = u.i AND g.generation < u.g AND g.generation > 1",
         *oldest,
@@ -55,16 +55,16 @@ def turn_over(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None:
         return
     numbers = [turn.number for turn, _ in turns]
     s.loud = True
-    s.db.ask("DELETE FROM wait WHERE instance = ANY(%s)", Ints(numbers))
+    s.db.execute("DELETE FROM wait WHERE instance = ANY(%s)", Ints(numbers))
     # The next generation may wait under the same tags.
     for consumed in ("NOT consumed", "dedup IS NOT NULL"):
-        s.db.ask(
+        s.db.execute(
             f"DELETE FROM inbox WHERE instance = ANY(%s) AND {consumed} AND kind = 'complete'",
             Ints(numbers),
         )
     tasks.clear_instances(s, numbers)
     # One cancel is lawful in each generation: one that this turn took was this one's own.
-    rows = s.db.ask(
+    rows = s.db.execute(
         "UPDATE instance i SET generation = u.g, version = u.v, log_length = 0, pending = NULL,"
         " started = NULL, crashes = 0, owner = NULL, due = NULL, cancelled = EXISTS"
         " (SELECT 1 FROM inbox x WHERE x.instance = i.id AND x.kind = 'cancel'"

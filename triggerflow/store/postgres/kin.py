@@ -24,7 +24,7 @@ def post(s: Standing, letters: Sequence[Letter]) -> Told:
     """Put messages into inboxes, and wake whom they are for (see `waking`)."""
     if not letters:
         return []
-    s.db.ask(
+    s.db.execute(
         "INSERT INTO inbox (instance, kind, name, payload, at)"
         " SELECT * FROM unnest(%s, %s, %s, %s, %s)",
         *columns("ittbf", letters),
@@ -100,4 +100,4 @@ def mark(s: Standing, letters: Sequence[Letter]) -> None:
     """Note who was asked to end."""
     numbers = [number for number, kind, *_ in letters if kind == "cancel"]
     if numbers:
-        s.db.ask("UPDATE instance SET cancelled = TRUE WHERE id = ANY(%s)", Ints(numbers))
+        s.db.execute("UPDATE instance SET cancelled = TRUE WHERE id = ANY(%s)", Ints(numbers))

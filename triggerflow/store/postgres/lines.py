@@ -108,7 +108,7 @@ def landed(line: Line, xid: str, error: Exception) -> bool:
         if line.closed.wait(pause):
             break
         try:
-            fate = line.reach().ask("SELECT pg_xact_status(%s::text::xid8)", xid).one()
+            fate = line.reach().execute("SELECT pg_xact_status(%s::text::xid8)", xid).one()
         except (psycopg.Error, StoreError):
             continue
         # Its server process may still be at it.

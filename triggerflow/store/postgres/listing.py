@@ -30,7 +30,7 @@ def instances(
         values += after
     clause = f" WHERE {' AND '.join(terms)}" if terms else ""
     order = "DESC" if newest_first else "ASC"
-    rows = db.ask(
+    rows = db.execute(
         f"{INSTANCE}{clause} ORDER BY i.created {order}, i.id {order} LIMIT %s",
         *values,
         limit,

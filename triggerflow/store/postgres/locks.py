@@ -26,18 +26,18 @@ _SERVER: Final = "pg_postmaster_start_time()::text"
 
 def server(db: Db) -> str:
     """When the server began."""
-    found: str = db.ask(f"SELECT {_SERVER}").one()
+    found: str = db.execute(f"SELECT {_SERVER}").one()
     return found
 
 
 def hold(db: Db, worker: int) -> None:
     """Hold a worker's lock on one more connection."""
-    db.ask(f"SELECT pg_advisory_lock_shared({_CLASS}::int, %s::int)", worker)
+    db.execute(f"SELECT pg_advisory_lock_shared({_CLASS}::int, %s::int)", worker)
 
 
 def let_go(db: Db, worker: int) -> None:
     """Let go of it on this one."""
-    db.ask(f"SELECT pg_advisory_unlock_shared({_CLASS}::int, %s::int)", worker)
+    db.execute(f"SELECT pg_advisory_unlock_shared({_CLASS}::int, %s::int)", worker)
 
 
 def living(db: Db, servers: dict[int, str]) -> set[int]:
@@ -48,5 +48,5 @@ def living(db: Db, servers: dict[int, str]) -> set[int]:
         servers: worker -> the server on which it holds its lock.
     """
     now = server(db)
-    held = set(db.ask(_HELD).firsts())
+    held = set(db.execute(_HELD).firsts())
     return {worker for worker, where in servers.items() if where != now or worker in held}

@@ -56,7 +56,7 @@ def _write(
     cancelled: list[int],
     retried: list[int],
 ) -> None:
-    ask = s.db.ask
+    ask = s.db.execute
     if rows:
         ask(
             "INSERT INTO inbox (id, instance, kind, name, payload, dedup, digest, at)"
@@ -109,8 +109,8 @@ def unblock(s: Standing, op: Unblock) -> Outcome:
         return Outcome(Verdict.CONFLICT, instance=op.instance, detail=target.status)
     s.loud = True
     target.status = "running"
-    s.db.ask("DELETE FROM tried WHERE instance = %s", target.number)
-    s.db.ask(
+    s.db.execute("DELETE FROM tried WHERE instance = %s", target.number)
+    s.db.execute(
         "UPDATE instance SET status = 'running', cause = NULL, reason = NULL, crashes = 0"
         " WHERE id = %s",
         target.number,
@@ -128,14 +128,14 @@ def terminate(s: Standing, op: Terminate) -> Outcome:
     s.loud = True
     number, owner = target.number, target.owner
     target.status, target.owner, target.value = "cancelled", None, op.value
-    s.db.ask(
+    s.db.execute(
         "UPDATE instance SET status = 'cancelled', owner = NULL, value = %s, ended = %s,"
         " due = NULL, cause = NULL, reason = NULL WHERE id = %s",
         op.value,
         op.at,
         number,
     )
-    s.db.ask("DELETE FROM wait WHERE instance = %s", number)
+    s.db.execute("DELETE FROM wait WHERE instance = %s", number)
     tasks.clear_instances(s, [number])
     clear_inboxes(s.db, [number])
     letters = kin.cancel_children(s, [(number, op.at)])

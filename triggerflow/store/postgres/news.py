@@ -45,7 +45,7 @@ class News:
         """Listen from now on."""
         db = self._connect()
         try:
-            db.ask("SET synchronous_commit TO off")
+            db.execute("SET synchronous_commit TO off")
             db.connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
         except BaseException:
             db.close()
@@ -68,7 +68,7 @@ class News:
         if not self._owed or db is None or db.lost:
             return
         try:
-            db.ask("SELECT pg_notify(%s, '')", self._channel)
+            db.execute("SELECT pg_notify(%s, '')", self._channel)
         except psycopg.Error:
             # It is told later, or found by those who look all the same.
             return

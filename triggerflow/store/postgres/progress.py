@@ -35,7 +35,7 @@ def keep(db: Db, rows: Sequence[tuple[int, int, str, bytes, float]]) -> None:
     # One statement can't write one row twice: the last word counts.
     last = {row[:3]: row for row in rows}
     if last:
-        db.ask(
+        db.execute(
             "INSERT INTO progress (instance, generation, tag, details, at)"
             " SELECT * FROM unnest(%s, %s, %s, %s, %s)"
             " ON CONFLICT (instance, generation, tag)"
@@ -47,7 +47,7 @@ def keep(db: Db, rows: Sequence[tuple[int, int, str, bytes, float]]) -> None:
 def clear(db: Db, calls: Sequence[Call]) -> None:
     """Forget calls that no longer pend."""
     if calls:
-        db.ask(
+        db.execute(
             "DELETE FROM progress p USING unnest(%s, %s, %s) AS k (instance, generation, tag)"
             " WHERE p.instance = k.instance AND p.generation = k.generation AND p.tag = k.tag",
             *columns("iit", calls),
@@ -56,7 +56,7 @@ def clear(db: Db, calls: Sequence[Call]) -> None:
 
 def of(db: Db, number: int, generation: int) -> list[ProgressRecord]:
     """What the calls of one generation said last."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT tag, details, at FROM progress WHERE instance = %s AND generation = %s",
         number,
         generation,
@@ -66,7 +66,7 @@ def of(db: Db, number: int, generation: int) -> list[ProgressRecord]:
 
 def ask_many(db: Db, numbers: Sequence[int]) -> Answer:
     """Ask what the calls of these instances said last; see `many`."""
-    return db.ask(
+    return db.execute(
         "SELECT instance, generation, tag, details FROM progress WHERE instance = ANY(%s)",
         Ints(numbers),
     )

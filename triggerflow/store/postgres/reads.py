@@ -42,7 +42,7 @@ LAST: Final = "\U0010ffff"
 
 def instance(db: Db, id: str) -> InstanceRecord | None:
     """One instance by its public id."""
-    row = db.ask(f"{INSTANCE} WHERE i.public_id = %s", id).row()
+    row = db.execute(f"{INSTANCE} WHERE i.public_id = %s", id).row()
     return None if row is None else records(db, [row])[0]
 
 
@@ -58,7 +58,7 @@ def records(db: Db, rows: Sequence[tuple[Any, ...]]) -> list[InstanceRecord]:
 
 def ids(db: Db, prefix: str, limit: int) -> list[str]:
     """Public ids with a prefix."""
-    return db.ask(
+    return db.execute(
         "SELECT public_id FROM instance WHERE public_id >= %s AND public_id < %s"
         " ORDER BY public_id LIMIT %s",
         prefix,
@@ -69,7 +69,7 @@ def ids(db: Db, prefix: str, limit: int) -> list[str]:
 
 def holders(db: Db, key: str, namespace: str, flow: str | None) -> list[str]:
     """Public ids of the live instances that hold a key."""
-    return db.ask(
+    return db.execute(
         "SELECT public_id FROM instance WHERE namespace = %s AND key = %s"
         " AND (%s::text IS NULL OR flow = %s)"
         " AND status IN ('running', 'waiting', 'blocked')",
@@ -82,7 +82,7 @@ def holders(db: Db, key: str, namespace: str, flow: str | None) -> list[str]:
 
 def log_of(db: Db, number: int, generation: int) -> list[LogRecord]:
     """The log of one generation."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT position, tag, value, failed, digest, at FROM log"
         " WHERE instance = %s AND generation = %s ORDER BY position",
         number,
@@ -93,7 +93,7 @@ def log_of(db: Db, number: int, generation: int) -> list[LogRecord]:
 
 def ask_inbox(db: Db, numbers: Sequence[int]) -> Answer:
     """Ask for the unread messages of instances; see `inbox_of`."""
-    return db.ask(
+    return db.execute(
         "SELECT instance, id, kind, name, payload, at FROM inbox WHERE NOT consumed"
         " AND instance = ANY(%s) ORDER BY id",
         Ints(numbers),
@@ -110,7 +110,7 @@ def inbox_of(answer: Answer) -> dict[int, list[InboxRow]]:
 
 def inbox_after(db: Db, number: int, after: int) -> list[InboxRow]:
     """Unread messages of one instance above a row number."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT id, kind, name, payload, at FROM inbox WHERE NOT consumed AND instance = %s"
         " AND id > %s ORDER BY id",
         number,
@@ -121,7 +121,7 @@ def inbox_after(db: Db, number: int, after: int) -> list[InboxRow]:
 
 def activity(db: Db, cid: str) -> ActivityRecord | None:
     """One activity by its CID."""
-    row = db.ask(
+    row = db.execute(
         "SELECT seq, cid, types, actors, document, received FROM activity WHERE cid = %s", cid
     ).row()
     return None if row is None else ActivityRecord(*row)
@@ -130,7 +130,7 @@ def activity(db: Db, cid: str) -> ActivityRecord | None:
 def firings_of(db: Db, cids: Sequence[str]) -> dict[str, list[FiringRecord]]:
     """The firings of activities, in the order in which they were written."""
     found: dict[str, list[FiringRecord]] = defaultdict(list)
-    for cid, *row in db.ask(
+    for cid, *row in db.execute(
         "SELECT a.cid, t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry"
         " FROM activity a JOIN firing f ON f.activity = a.seq"
         " JOIN trigger_spec t ON t.id = f.trigger_spec WHERE a.cid = ANY(%s) ORDER BY f.id",
@@ -144,10 +144,10 @@ def activities(db: Db, lock_class: int, after: int, limit: int) -> list[Activity
     """Activities above a sequence number, in order, as far as they are settled."""
     # First the horizon, then the rows: what is settled was committed before the second
     # statement begins, so it sees it. One statement for both would look at an older picture.
-    horizon = db.ask("SELECT horizon(%s)", lock_class).one()
+    horizon = db.execute("SELECT horizon(%s)", lock_class).one()
     if horizon <= after:
         return []
-    rows = db.ask(
+    rows = db.execute(
         "SELECT seq, cid, types, actors, document, received FROM activity"
         " WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
         after,
@@ -159,7 +159,7 @@ def activities(db: Db, lock_class: int, after: int, limit: int) -> list[Activity
 
 def recorded(db: Db, step: str, key: str) -> bytes | None:
     """The result that is recorded under a user's key."""
-    row = db.ask("SELECT value FROM recorded WHERE step = %s AND key = %s", step, key).row()
+    row = db.execute("SELECT value FROM recorded WHERE step = %s AND key = %s", step, key).row()
     return None if row is None else row[0]
 
 
@@ -172,7 +172,7 @@ def searchable(value: object) -> str:
 
 def triggers(db: Db, at: int | None = None) -> tuple[TriggerRecord, ...]:
     """Active triggers, or those of an earlier generation, in order of registration."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT id, cid, name, spec, state FROM trigger_spec WHERE CASE"
         " WHEN %s::bigint IS NULL THEN state = 'active'"
         " ELSE registry <= %s AND coalesce(retired, %s + 1) > %s END ORDER BY id",
@@ -186,7 +186,7 @@ def triggers(db: Db, at: int | None = None) -> tuple[TriggerRecord, ...]:
 
 def outbox(db: Db, limit: int, after: int) -> list[OutboxRow]:
     """Deferred dispatches, oldest first."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec FROM outbox o"
         " JOIN activity a ON a.seq = o.activity"
         " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
@@ -199,7 +199,7 @@ def outbox(db: Db, limit: int, after: int) -> list[OutboxRow]:
 
 def runnable(db: Db) -> bool:
     """Whether an instance waits for an owner."""
-    found = db.ask("SELECT 1 FROM instance WHERE status = 'running' AND owner IS NULL LIMIT 1")
+    found = db.execute("SELECT 1 FROM instance WHERE status = 'running' AND owner IS NULL LIMIT 1")
     return found.row() is not None
 
 
@@ -208,7 +208,7 @@ NEXT_DUE: Final = "SELECT min(due) FROM instance WHERE status = 'waiting' AND du
 
 def next_due(db: Db) -> float | None:
     """When the next parked instance is due."""
-    due: float | None = db.ask(NEXT_DUE).one()
+    due: float | None = db.execute(NEXT_DUE).one()
     return due
 
 
@@ -216,17 +216,17 @@ def counts(db: Db) -> Counts:
     """How much the store holds."""
 
     def one(text: str) -> int:
-        found: int = db.ask(text).one()
+        found: int = db.execute(text).one()
         return found
 
     return Counts(
         one("SELECT count(*) FROM activity"),
         one("SELECT count(*) FROM firing"),
-        dict(db.ask("SELECT status, count(*) FROM instance GROUP BY status").rows()),
+        dict(db.execute("SELECT status, count(*) FROM instance GROUP BY status").rows()),
         one("SELECT count(*) FROM outbox"),
         one("SELECT count(*) FROM inbox WHERE NOT consumed"),
         one("SELECT value FROM meta WHERE name = 'schema'"),
-        db.ask(
+        db.execute(
             "SELECT min(created) FROM instance WHERE status = 'running' AND owner IS NULL"
         ).one(),
     )

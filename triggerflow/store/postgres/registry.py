@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def generation(db: Db) -> int:
     """The registry generation."""
-    number: int = db.ask("SELECT value FROM meta WHERE name = 'registry'").one()
+    number: int = db.execute("SELECT value FROM meta WHERE name = 'registry'").one()
     return number
 
 
@@ -22,26 +22,26 @@ def sync(db: Db, triggers: Sequence[NewTrigger], now: float) -> tuple[int, bool]
     Who changes the registry holds its row. Appends don't: one that read the generation before
     it grew lands as if it had come before.
     """
-    number: int = db.ask("SELECT value FROM meta WHERE name = 'registry' FOR UPDATE").one()
+    number: int = db.execute("SELECT value FROM meta WHERE name = 'registry' FOR UPDATE").one()
     current = dict(
-        db.ask("SELECT name, cid FROM trigger_spec WHERE state <> 'superseded'").rows()
+        db.execute("SELECT name, cid FROM trigger_spec WHERE state <> 'superseded'").rows()
     )
     wanted = [each for each in triggers if current.get(each.name) != each.cid]
     if not wanted:
         return number, False
     number += 1
-    db.ask("UPDATE meta SET value = %s WHERE name = 'registry'", number)
+    db.execute("UPDATE meta SET value = %s WHERE name = 'registry'", number)
     for each in wanted:
         # One of the same meaning is the same trigger under its old name: two would start
         # everything twice.
-        db.ask(
+        db.execute(
             "UPDATE trigger_spec SET state = 'superseded', retired = %s"
             " WHERE (name = %s OR meaning = %s) AND state <> 'superseded'",
             number,
             each.name,
             each.meaning,
         )
-        db.ask(
+        db.execute(
             "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry)"
             " VALUES (%s, %s, %s, %s, 'active', %s, %s)"
             " ON CONFLICT (cid) DO UPDATE SET state = 'active', retired = NULL,"

@@ -35,15 +35,15 @@ def write(s: Standing, turns: Sequence[Turn]) -> None:
             else:
                 kept[op.number, tag] = request
     if cleared:
-        s.db.ask("DELETE FROM request WHERE instance = ANY(%s)", Ints(cleared))
+        s.db.execute("DELETE FROM request WHERE instance = ANY(%s)", Ints(cleared))
     if gone:
-        s.db.ask(
+        s.db.execute(
             "DELETE FROM request r USING unnest(%s, %s) AS u (instance, tag)"
             " WHERE r.instance = u.instance AND r.tag = u.tag",
             *columns("it", gone),
         )
     if kept:
-        s.db.ask(
+        s.db.execute(
             "INSERT INTO request (instance, tag, data) SELECT * FROM unnest(%s, %s, %s)"
             " ON CONFLICT (instance, tag) DO UPDATE SET data = excluded.data",
             *columns("itb", [(*key, data) for key, data in kept.items()]),
@@ -54,7 +54,7 @@ def whole(db: Db, numbers: Sequence[int]) -> dict[int, bytes]:
     """The pending sets of instances that have them in rows."""
     found: dict[int, list[bytes]] = defaultdict(list)
     if numbers:
-        for number, data in db.ask(
+        for number, data in db.execute(
             "SELECT instance, data FROM request WHERE instance = ANY(%s) ORDER BY id",
             Ints(numbers),
         ).rows():

@@ -63,7 +63,7 @@ def old(
     held_by_us = " FOR UPDATE OF i SKIP LOCKED" if lock else ""
     first = float(max(before.values()))
     since, number = after or _FIRST
-    rows = db.ask(_OLD + held_by_us, flow, first, float(since), number, limit).rows()
+    rows = db.execute(_OLD + held_by_us, flow, first, float(since), number, limit).rows()
     found: list[Any] = []
     left = _MOST_ROWS
     for row in rows:
@@ -99,15 +99,15 @@ def prune(
         if activity is not None
     ]
     if fired:
-        db.ask(
+        db.execute(
             "UPDATE firing f SET removed = u.at FROM unnest(%s, %s, %s, %s) AS u (a, t, i, at)"
             " WHERE f.activity = u.a AND f.trigger_spec = u.t AND f.instance = u.i",
             *columns("iitf", fired),
         )
     clear_inboxes(db, numbers)
     for table in OWNED:
-        db.ask(f"DELETE FROM {table} WHERE instance = ANY(%s)", Ints(numbers))
-    db.ask("DELETE FROM instance WHERE id = ANY(%s)", Ints(numbers))
+        db.execute(f"DELETE FROM {table} WHERE instance = ANY(%s)", Ints(numbers))
+    db.execute("DELETE FROM instance WHERE id = ANY(%s)", Ints(numbers))
     return Pruned(len(found), following)
 
 
@@ -123,7 +123,7 @@ def old_documents(
 ) -> tuple[list[int], Position | None]:
     """A page of documents to take; see `Store.prune_documents`."""
     since, number = after or _FIRST
-    rows = db.ask(_OLD_DOCUMENTS, float(before), float(since), number, limit).rows()
+    rows = db.execute(_OLD_DOCUMENTS, float(before), float(since), number, limit).rows()
     # Where the dispatch was put off, a worker will need the document.
     found = [seq for seq, _, needed in rows if not needed]
     return found, (rows[-1][1], rows[-1][0]) if len(rows) == limit else None
@@ -133,7 +133,7 @@ def prune_documents(db: Db, before: float, *, after: Position | None, limit: int
     """Take a page of documents; see `Store.prune_documents`."""
     found, following = old_documents(db, before, after, limit)
     if found:
-        db.ask(
+        db.execute(
             "UPDATE activity SET document = NULL WHERE seq IN"
             " (SELECT seq FROM activity WHERE seq = ANY(%s) ORDER BY cid FOR UPDATE)",
             Ints(found),
@@ -143,7 +143,7 @@ def prune_documents(db: Db, before: float, *, after: Position | None, limit: int
 
 def removed(db: Db, prefix: str) -> RemovedRecord | None:
     """The one removed instance whose id begins so; see `Store.removed`."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT f.instance, a.cid, t.name, f.removed FROM firing f"
         " JOIN activity a ON a.seq = f.activity JOIN trigger_spec t ON t.id = f.trigger_spec"
         " WHERE f.removed IS NOT NULL AND f.instance >= %s AND f.instance < %s LIMIT 2",

@@ -244,7 +244,7 @@ class Standing:
 
     def lock(self, numbers: list[int], owner: int) -> None:
         """Lock these instances, and those of an owner."""
-        self._take_instances(self.db.ask(_LOCK_OWNED, Ints(numbers), owner).rows())
+        self._take_instances(self.db.execute(_LOCK_OWNED, Ints(numbers), owner).rows())
 
     def gather(self) -> None:
         """Lock and read all that the decisions need. One round trip."""
@@ -254,19 +254,19 @@ class Standing:
         self._ask_instances(turns, acts, asked)
         parking = [(op.number, op.inbox_seen) for op in turns if op.status == "waiting"]
         if parking:
-            asked.append((self._take_unread, self.db.ask(_UNREAD, *columns("ii", parking))))
+            asked.append((self._take_unread, self.db.execute(_UNREAD, *columns("ii", parking))))
         self._ask_keys(acts, asked)
         pairs = [(act.step, act.key) for act in acts if isinstance(act, RecordResult)]
         if pairs:
-            ask = self.db.ask(_RECORDED, *columns("tt", pairs))
+            ask = self.db.execute(_RECORDED, *columns("tt", pairs))
             asked.append((self._take_recorded, ask))
         dispatches = [op.outbox for op in self.ops(Dispatch)]
         if dispatches:
-            asked.append((self._take_outbox, self.db.ask(_OUTBOX, Ints(dispatches))))
+            asked.append((self._take_outbox, self.db.execute(_OUTBOX, Ints(dispatches))))
         self._ask_tasks(turns, asked)
         waits = [op.wait for op in self.ops(Satisfy)]
         if waits:
-            asked.append((self._take_waits, self.db.ask(_WAITS, Ints(waits))))
+            asked.append((self._take_waits, self.db.execute(_WAITS, Ints(waits))))
         self._ask_numbers(acts, asked)
         for take, answer in asked:
             take(answer.rows())
@@ -284,7 +284,7 @@ class Standing:
         cancelled = [op.number for op in turns if op.status == "cancelled"]
         terminated = [op.instance for op in self.ops(Terminate)]
         waits = [op.wait for op in self.ops(Satisfy)]
-        ask = self.db.ask
+        ask = self.db.execute
         if ids or ending or waits:
             wide = (Ints(numbers), Texts(ids), Ints(ending), Texts(terminated), Ints(waits))
             family = (Ints(cancelled), Texts(terminated))
@@ -299,15 +299,15 @@ class Standing:
         new += [act.instance for act in acts if isinstance(act, SpawnChild)]
         keys = [(each.namespace, each.flow, each.key) for each in new if each.key is not None]
         if keys:
-            ask = self.db.ask(_HOLDERS, *columns("ttt", keys))
+            ask = self.db.execute(_HOLDERS, *columns("ttt", keys))
             asked.append((self._take_holders, ask))
         sends = self.ops(Send)
         retried = [op.instance for op in sends if op.kind == "retry"]
         if retried:
-            asked.append((self._take_rivals, self.db.ask(_RIVALS, Texts(retried))))
+            asked.append((self._take_rivals, self.db.execute(_RIVALS, Texts(retried))))
         dedups = [(op.instance, op.name, op.dedup) for op in sends if op.dedup is not None]
         if dedups:
-            ask = self.db.ask(_DEDUPS, *columns("ttt", dedups))
+            ask = self.db.execute(_DEDUPS, *columns("ttt", dedups))
             asked.append((self._take_dedups, ask))
 
     def _ask_tasks(self, turns: list[Turn], asked: list[tuple[Any, Answer]]) -> None:
@@ -317,11 +317,11 @@ class Standing:
         terminated = [op.instance for op in self.ops(Terminate)]
         if said or owners or terminated:
             ids = Ints([op.task for op in said])
-            ask = self.db.ask(_TASKS, ids, Ints(owners), Texts(terminated))
+            ask = self.db.execute(_TASKS, ids, Ints(owners), Texts(terminated))
             asked.append((self._take_tasks, ask))
         calls = [(op.number, op.generation, op.tag) for op in self.ops(FinishTask)]
         if calls:
-            ask = self.db.ask(_ANSWERS, *columns("iit", calls))
+            ask = self.db.execute(_ANSWERS, *columns("iit", calls))
             asked.append((self._take_answers, ask))
 
     def _ask_numbers(self, acts: list[Any], asked: list[tuple[Any, Answer]]) -> None:
@@ -338,7 +338,7 @@ class Standing:
             ("inbox_id", len(self.ops(Send)), self._take_inbox),
         ):
             if wanted:
-                ask = self.db.ask(
+                ask = self.db.execute(
                     f"SELECT nextval('{sequence}') FROM generate_series(1, %s)", wanted
                 )
                 asked.append((take, ask))

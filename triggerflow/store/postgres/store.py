@@ -31,9 +31,10 @@ from triggerflow.store.postgres import (
 )
 from triggerflow.store.postgres.batch import carry_out
 from triggerflow.store.postgres.connection import Db, place_of
+from triggerflow.store.postgres.held import forbidden
 from triggerflow.store.postgres.lines import Line
 from triggerflow.store.postgres.news import News
-from triggerflow.store.postgres.transactions import Transactions, forbidden
+from triggerflow.store.postgres.transactions import Transactions
 from triggerflow.store.postgres.writer import Writer
 from triggerflow.store.records import Pruned
 
@@ -102,7 +103,7 @@ class PostgresStore:
             self._writer = Writer(line)
             db = line.open()
             schema.migrate(db.connection, self._place.schema, self.url)
-            self._lock_class = db.ask(_LOCK_CLASS).one()
+            self._lock_class = db.execute(_LOCK_CLASS).one()
             own = schema.tables(db.connection, self._place.schema)
             self._news = News(lambda: self._held("listener"), self._place.schema)
             self._news.open()
@@ -237,15 +238,15 @@ class PostgresStore:
 
     def _forbidden(self, step: Transact) -> Outcome | None:
         def look(db: Db) -> Outcome | None:
-            current = db.ask("SELECT 1 FROM worker WHERE id = %s AND epoch = %s", *step.worker)
-            row = db.ask(
+            current = db.execute("SELECT 1 FROM worker WHERE id = %s AND epoch = %s", *step.worker)
+            row = db.execute(
                 "SELECT owner, generation, pending, status, (SELECT data FROM request"
                 " WHERE instance = %s AND tag = %s) FROM instance WHERE id = %s",
                 step.number,
                 step.tag,
                 step.number,
             ).row()
-            unread = db.ask(
+            unread = db.execute(
                 "SELECT kind FROM inbox WHERE instance = %s AND NOT consumed"
                 " AND (kind = 'cancel' OR kind = 'complete' AND name = %s)"
                 " ORDER BY id LIMIT 1",
@@ -464,7 +465,7 @@ def _let_go(db: Db | None, held: set[int]) -> None:
 
 
 def _woken(db: Db, worker: int) -> list[tuple[int, list[InboxRow]]]:
-    numbers = db.ask(
+    numbers = db.execute(
         "UPDATE instance SET wake = FALSE WHERE id IN (SELECT id FROM instance"
         " WHERE status = 'running' AND owner = %s AND wake ORDER BY id FOR UPDATE)"
         " RETURNING id",

@@ -63,7 +63,7 @@ class Acts:
 
     def write(self) -> None:
         """Write all of it."""
-        ask = self.s.db.ask
+        ask = self.s.db.execute
         if self._closed:
             _remove(self.s.db, self._closed)
         if self._rearmed:
@@ -85,7 +85,7 @@ class Acts:
 
 def _remove(db: Db, calls: Sequence[Call]) -> None:
     if calls:
-        db.ask(
+        db.execute(
             "DELETE FROM task t USING unnest(%s, %s, %s) AS k (instance, generation, tag)"
             " WHERE t.instance = k.instance AND t.generation = k.generation AND t.tag = k.tag",
             *columns("iit", calls),
@@ -108,7 +108,7 @@ _CLEAR: Final = (
 def clear_instances(s: Standing, numbers: Sequence[int]) -> None:
     """Forget what instances had in the generation that has ended, unread answers included."""
     if numbers:
-        s.db.ask(_CLEAR, Ints(numbers))
+        s.db.execute(_CLEAR, Ints(numbers))
         s.drop_generation(set(numbers))
 
 
@@ -142,7 +142,7 @@ _LEFT: Final = (
 
 
 def _claim(s: Standing, op: ClaimTasks) -> Outcome:
-    ask = s.db.ask
+    ask = s.db.execute
     pairs = [(queue, step) for queue in sorted(op.queues) for step in sorted(op.steps)]
     if not pairs:
         return Outcome(Verdict.APPLIED)
@@ -171,7 +171,7 @@ def _claim(s: Standing, op: ClaimTasks) -> Outcome:
 def _take(s: Standing, ids: list[int]) -> tuple[ClaimedTask, ...]:
     if not ids:
         return ()
-    ask = s.db.ask
+    ask = s.db.execute
     # A larger token than every earlier one: the rows are locked, and those of a call's earlier
     # claims were given out before its row was free again.
     ask(
@@ -248,7 +248,7 @@ def finish(s: Standing, items: Items, outcomes: list[Any]) -> None:
 def _answer(s: Standing, won: Sequence[FinishTask]) -> None:
     if not won:
         return
-    s.db.ask(
+    s.db.execute(
         "INSERT INTO task_answer (instance, generation, tag, token, digest)"
         " SELECT * FROM unnest(%s, %s, %s, %s, %s)"
         " ON CONFLICT (instance, generation, tag) DO UPDATE"
@@ -265,7 +265,7 @@ def _answer(s: Standing, won: Sequence[FinishTask]) -> None:
     back = [op.task for op in won if not op.final]
     if back:
         # Its process lived to tell, so no crash is on it any more.
-        s.db.ask(
+        s.db.execute(
             "UPDATE task SET owner = NULL, due = NULL, crashes = 0 WHERE id = ANY(%s)",
             Ints(back),
         )
@@ -281,12 +281,12 @@ def _refused(s: Standing, op: FinishTask, answered: set[int]) -> Outcome:
 
 def held(db: Db, worker: int) -> set[tuple[int, int]]:
     """(task, token) of all that a worker holds."""
-    return set(db.ask("SELECT id, token FROM task WHERE owner = %s", worker).rows())
+    return set(db.execute("SELECT id, token FROM task WHERE owner = %s", worker).rows())
 
 
 def hand_back(db: Db, worker: int) -> None:
     """Let others have what a worker holds, without counting a crash."""
-    db.ask(
+    db.execute(
         "UPDATE task SET owner = NULL WHERE id IN"
         " (SELECT id FROM task WHERE owner = %s ORDER BY id FOR UPDATE)",
         worker,
@@ -295,7 +295,7 @@ def hand_back(db: Db, worker: int) -> None:
 
 def instances_at_the_limit(db: Db, worker: int) -> list[int]:
     """Whose calls a dead worker held for the last time."""
-    return db.ask(
+    return db.execute(
         "SELECT DISTINCT instance FROM task WHERE owner = %s AND crashes + 1 >= %s",
         worker,
         CRASH_LIMIT,
@@ -310,7 +310,7 @@ def free(s: Standing, worker: int, seen: float) -> int:
         worker: the dead one.
         seen: its last sign of life.
     """
-    freed = s.db.ask(
+    freed = s.db.execute(
         "UPDATE task SET owner = NULL, crashes = crashes + 1 WHERE id IN"
         " (SELECT id FROM task WHERE owner = %s ORDER BY id FOR UPDATE)"
         " RETURNING instance, generation, tag, step, crashes, due IS NOT NULL",
@@ -342,7 +342,7 @@ _TASK: Final = (
 def of_queue(db: Db, queue: str | None, after: int, limit: int) -> list[TaskRecord]:
     """Tasks of one queue, or of all, in the order in which they were armed."""
     where, values = ("", ()) if queue is None else (" AND t.queue = %s", (queue,))
-    rows = db.ask(
+    rows = db.execute(
         f"{_TASK} WHERE t.id > %s{where} ORDER BY t.id LIMIT %s", after, *values, limit
     ).rows()
     return [TaskRecord(*row) for row in rows]
@@ -350,13 +350,13 @@ def of_queue(db: Db, queue: str | None, after: int, limit: int) -> list[TaskReco
 
 def of_instance(db: Db, number: int) -> list[TaskRecord]:
     """The tasks of one instance."""
-    rows = db.ask(f"{_TASK} WHERE t.instance = %s ORDER BY t.id", number).rows()
+    rows = db.execute(f"{_TASK} WHERE t.instance = %s ORDER BY t.id", number).rows()
     return [TaskRecord(*row) for row in rows]
 
 
 def backlog(db: Db) -> list[TaskCount]:
     """How many tasks each step has in each queue, and how many of them run."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT queue, step, count(*), count(owner), min(armed) FROM task"
         " GROUP BY queue, step ORDER BY queue, step"
     ).rows()

@@ -15,22 +15,18 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 
-from triggerflow.core.codec import ValueCodec
-from triggerflow.core.log import IN_ROWS, decode_pending, join_pending
-from triggerflow.errors import StoreError, TimedOut, TransactionError
-from triggerflow.store.operations import Outcome, Verdict
+from triggerflow.errors import StoreError, TimedOut
+from triggerflow.store.postgres.held import Held, PostgresTransaction
 from triggerflow.store.postgres.lines import landed
-from triggerflow.store.postgres.placeholders import refusal, translate
-from triggerflow.store.transactions import FetchedRows
 
 if TYPE_CHECKING:
-    from triggerflow.core.transaction import Values
+    from triggerflow.store.operations import Outcome
     from triggerflow.store.postgres.connection import Place
     from triggerflow.store.postgres.lines import Line
     from triggerflow.store.transactions import Transact, Work
@@ -39,247 +35,6 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 4
 # How long the server may take to end a connection, in milliseconds.
 _PATIENCE: Final = 5000
-# A pending set holds texts, numbers and bytes: no class need be registered.
-_CODEC: Final = ValueCodec()
-
-
-class PostgresTransaction:
-    """What the step gets; see `triggerflow.core.transaction.Transaction`."""
-
-    __slots__ = ("_held",)
-
-    def __init__(self, held: _Held) -> None:
-        self._held = held
-
-    def execute(self, text: str, values: Values = (), /) -> FetchedRows:
-        """Run one statement."""
-        given = _copied(values)
-        # Prepared, since only then a text with a second statement in it is refused.
-        return self._held.run(
-            text, values, lambda cursor, ours: cursor.execute(ours, given, prepare=True)
-        )
-
-    def executemany(self, text: str, rows: Iterable[Values], /) -> FetchedRows:
-        """Run one statement for each of many rows of values."""
-        # Read first: a generator's own code must not run under the guard.
-        given = [_copied(row) for row in rows]
-        first = given[0] if given else ()
-        return self._held.run(text, first, lambda cursor, ours: cursor.executemany(ours, given))
-
-
-def _copied(values: Values) -> Any:
-    return dict(values) if isinstance(values, Mapping) else tuple(values)
-
-
-class _Held:
-    """One transaction, from its begin until it is over.
-
-    Attributes:
-        over: it has ended.
-        given_up: why it was ended before its step was, or None.
-        xid: its number, once its commit is asked for.
-    """
-
-    def __init__(
-        self,
-        connection: psycopg.Connection[Any],
-        schema: str,
-        own: Mapping[int, str],
-        step: Transact,
-    ) -> None:
-        self.step = step
-        self.over = threading.Event()
-        self.given_up: Exception | None = None
-        self.xid = ""
-        self.row: int | None = None
-        self._connection = connection
-        self._schema = sql.Identifier(schema)
-        self._own = own
-        self._guard = threading.Lock()
-        # Whoever comes second, the end or the limit, leaves the other alone.
-        self._deciding = threading.Lock()
-        self._ending = False
-
-    @property
-    def lost(self) -> bool:
-        """Whether the server is out of reach, and took everything back."""
-        return not self.over.is_set() and self._connection.closed
-
-    def begin(self) -> None:
-        """Begin it."""
-        self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-
-    def run(
-        self, text: str, values: Any, work: Callable[[psycopg.Cursor[Any], Any], object]
-    ) -> FetchedRows:
-        """Run a statement of the step's, to its last row."""
-        with self._guard:
-            self._check()
-            refused = refusal(text)
-            if refused is not None:
-                raise TransactionError(
-                    self.step.tag, refused, "nothing of this statement was done"
-                )
-            cursor = self._connection.cursor()
-            try:
-                work(cursor, translate(text, values))
-            except errors.InFailedSqlTransaction:
-                raise self._spoilt() from None
-            except psycopg.Error:
-                if self._connection.closed:
-                    self._check()
-                raise
-            rows = cursor.fetchall() if cursor.description else []
-            return FetchedRows(rows, cursor.rowcount, None)
-
-    def keep(self, result: bytes) -> Outcome:
-        """Commit it, with the step's result as a message to the instance."""
-        step = self.step
-        with self._guard:
-            self._check()
-            if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
-                raise self._spoilt()
-            with self._deciding:
-                if self.given_up is not None:
-                    raise self.given_up
-                self._ending = True
-            self._own_tables_only_read()
-            forbidden = self._forbidden()
-            if forbidden is not None:
-                return forbidden
-            row = self._ask(
-                "INSERT INTO {}.inbox (instance, kind, name, payload, at)"
-                " VALUES (%s, 'complete', %s, %s, %s)"
-                " RETURNING id, pg_current_xact_id()::text",
-                (step.number, step.tag, result, step.at),
-            ).fetchone()
-            assert row is not None
-            self.row, self.xid = row
-            self._connection.execute("COMMIT")
-            self.over.set()
-        return self.kept()
-
-    def kept(self) -> Outcome:
-        """What to say once it is committed."""
-        step = self.step
-        return Outcome(
-            Verdict.APPLIED, number=step.number, owner=step.worker[0], inbox=self.row
-        )
-
-    def _ask(self, text: str, values: tuple[Any, ...]) -> psycopg.Cursor[Any]:
-        return self._connection.execute(sql.SQL(text).format(self._schema), values)
-
-    def _own_tables_only_read(self) -> None:
-        # What a transaction wrote to, altered or dropped, it holds locked until its end.
-        found = self._connection.execute(
-            "SELECT relation FROM pg_locks WHERE pid = pg_backend_pid()"
-            " AND locktype = 'relation' AND relation = ANY(%s)"
-            " AND mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY relation LIMIT 1",
-            (list(self._own),),
-        ).fetchone()
-        if found is not None:
-            raise TransactionError(
-                self.step.tag,
-                f"it may not write to {self._own[found[0]]!r}, a table of triggerflow's own",
-                "all of it was rolled back",
-            )
-
-    def _forbidden(self) -> Outcome | None:
-        step = self.step
-        row = self._ask(
-            "SELECT owner, generation, pending, status, (SELECT data FROM {0}.request"
-            " WHERE instance = %s AND tag = %s) FROM {0}.instance WHERE id = %s"
-            " FOR NO KEY UPDATE",
-            (step.number, step.tag, step.number),
-        ).fetchone()
-        worker = self._ask(
-            "SELECT 1 FROM {}.worker WHERE id = %s AND epoch = %s", step.worker
-        ).fetchone()
-        unread = self._ask(
-            "SELECT kind FROM {}.inbox WHERE instance = %s AND NOT consumed"
-            " AND (kind = 'cancel' OR kind = 'complete' AND name = %s) ORDER BY id LIMIT 1",
-            (step.number, step.tag),
-        ).fetchone()
-        return forbidden(step, current=worker is not None, row=row, unread=unread)
-
-    def roll_back(self) -> None:
-        """Undo it, unless it has ended already."""
-        with self._guard:
-            if self.over.is_set():
-                return
-            with self._deciding:
-                if self.given_up is not None:
-                    return
-                self._ending = True
-            try:
-                if not self._connection.closed:
-                    self._connection.rollback()
-            finally:
-                self.over.set()
-
-    def give_up(self, reason: Exception, end: Callable[[int], None]) -> bool:
-        """End it in its thread's stead; whether it hadn't ended by itself.
-
-        Args:
-            reason: what its thread is told.
-            end: has the server end a connection, by the number of its process.
-        """
-        with self._deciding:
-            if self._ending:
-                return False
-            self.given_up = reason
-        end(self._connection.info.backend_pid)
-        self.over.set()
-        return True
-
-    def _check(self) -> None:
-        """Refuse to go on with what is over."""
-        tag, limit = self.step.tag, self.step.limit
-        if isinstance(self.given_up, TimedOut):
-            raise TransactionError(
-                tag,
-                f"its {limit:g} s have passed, and everything in it was rolled back",
-                "do slow work in a plain step before it, or give it more time with "
-                "@tf.transaction(timeout=)",
-            )
-        if self.given_up is not None or self.over.is_set():
-            raise TransactionError(
-                tag, "it is over", "use it in the step's own function, until that returns"
-            )
-
-    def _spoilt(self) -> TransactionError:
-        return TransactionError(
-            self.step.tag,
-            "PostgreSQL rolls a transaction back after an error, all that was done before "
-            "included",
-            "let the error leave the step, or write ON CONFLICT into the statement",
-        )
-
-
-def forbidden(step: Transact, *, current: bool, row: Any, unread: Any) -> Outcome | None:
-    """Which part of the precondition of `Transact` doesn't hold, or None.
-
-    Args:
-        step: what is asked.
-        current: the worker's epoch is the present one.
-        row: (owner, generation, pending, status) of the instance and the request under the
-            tag where it has a row of its own; or None.
-        unread: (kind,) of a message that comes first, or None.
-    """
-    if not current:
-        return Outcome(Verdict.FENCED, detail="worker")
-    if row is None or (row[0], row[1], row[3]) != (step.worker[0], step.generation, "running"):
-        return Outcome(Verdict.FENCED, detail="owner")
-    blob = row[2]
-    if blob == IN_ROWS:
-        blob = join_pending([] if row[4] is None else [row[4]])
-    pending = {} if blob is None else decode_pending(_CODEC.decode(blob))
-    kept = pending.get(step.tag)
-    if kept is None or kept.due is not None or kept.attempts != step.attempts:
-        return Outcome(Verdict.FENCED, detail="tag")
-    if unread is None:
-        return None
-    return Outcome(Verdict.GONE if unread[0] == "cancel" else Verdict.DUPLICATE)
 
 
 class _Slot:
@@ -297,7 +52,7 @@ class _Slot:
             self._connection = self._place.connect("step", prepare_threshold=5)
         return self._connection
 
-    def watch(self, held: _Held, overran: Callable[[], None]) -> None:
+    def watch(self, held: Held, overran: Callable[[], None]) -> None:
         """Call `overran` from the watch's thread if it isn't over within its limit."""
         if self._watch is None:
             self._watch = threading.Thread(
@@ -361,19 +116,19 @@ class Transactions:
         self._lock = threading.Lock()
         self._free = [_Slot(place) for _ in range(AT_ONCE)]
         self._waiting: deque[queue.SimpleQueue[_Slot | None]] = deque()
-        self._running: set[_Held] = set()
+        self._running: set[Held] = set()
         self._closed = False
 
     def run(self, step: Transact, work: Work, gave_up: Callable[[], None]) -> Outcome:
         """Run one; see `Store.transact`."""
         slot = self._take()
-        held: _Held | None = None
+        held: Held | None = None
         try:
             found = self._precheck(step)
             if found is not None:
                 return found
             try:
-                held = _Held(slot.connection(), self._place.schema, self._own, step)
+                held = Held(slot.connection(), self._place.schema, self._own, step)
                 held.begin()
             except psycopg.Error as error:
                 raise self._worded(error) from error
@@ -396,7 +151,7 @@ class Transactions:
                 slot.clean()
                 self._give(slot)
 
-    def _carry_out(self, held: _Held, work: Work) -> Outcome:
+    def _carry_out(self, held: Held, work: Work) -> Outcome:
         try:
             result = work(PostgresTransaction(held))
             return self._keep(held, result)
@@ -412,7 +167,7 @@ class Transactions:
             except psycopg.Error as error:
                 raise self._worded(error) from error
 
-    def _keep(self, held: _Held, result: bytes) -> Outcome:
+    def _keep(self, held: Held, result: bytes) -> Outcome:
         try:
             return held.keep(result)
         except errors.IntegrityError:
@@ -424,7 +179,7 @@ class Transactions:
                 return held.kept()
             raise self._worded(error) from error
 
-    def _overran(self, held: _Held, gave_up: Callable[[], None]) -> None:
+    def _overran(self, held: Held, gave_up: Callable[[], None]) -> None:
         if held.give_up(TimedOut(held.step.tag), self._end):
             # The next one doesn't wait until the step's function returns.
             self._give(_Slot(self._place))

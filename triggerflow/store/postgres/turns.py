@@ -14,7 +14,8 @@ from triggerflow.store.postgres.progress import clear
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.arrivals import Activities, Triggers
+    from triggerflow.store.postgres.activities import Activities
+    from triggerflow.store.postgres.arrivals import Triggers
     from triggerflow.store.postgres.connection import Db
     from triggerflow.store.postgres.standing import Items, Standing
 
@@ -112,7 +113,7 @@ def _log(db: Db, won: Sequence[Turn]) -> None:
         for at, row in enumerate(op.entries, op.log_length)
     ]
     if entries:
-        db.ask(
+        db.execute(
             "INSERT INTO log (instance, generation, position, tag, value, failed, digest, at)"
             " SELECT * FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s)",
             *columns("iiitbobf", entries),
@@ -123,7 +124,7 @@ def _stay(s: Standing, staying: Sequence[Turn]) -> None:
     """A turn that stays changes no indexed column, which makes it several times cheaper."""
     if not staying:
         return
-    s.db.ask(
+    s.db.execute(
         "UPDATE instance i SET log_length = u.n, pending = u.p,"
         " crashes = CASE WHEN u.e THEN 0 ELSE i.crashes END, turns = i.turns + 1,"
         " started = coalesce(i.started, u.s)"
@@ -150,7 +151,7 @@ def _leave(s: Standing, leaving: Sequence[Turn]) -> None:
     """Instances that park or end have no owner any more."""
     if not leaving:
         return
-    s.db.ask(
+    s.db.execute(
         "UPDATE instance i SET status = u.status, owner = NULL, log_length = u.n,"
         " pending = u.p, due = u.due, value = u.v, ended = u.ended,"
         " crashes = CASE WHEN u.e THEN 0 ELSE i.crashes END,"
@@ -187,8 +188,8 @@ def _leave(s: Standing, leaving: Sequence[Turn]) -> None:
 
 def _consume(db: Db, messages: list[int]) -> None:
     if messages:
-        db.ask("DELETE FROM inbox WHERE id = ANY(%s) AND dedup IS NULL", Ints(messages))
-        db.ask(
+        db.execute("DELETE FROM inbox WHERE id = ANY(%s) AND dedup IS NULL", Ints(messages))
+        db.execute(
             "UPDATE inbox SET consumed = TRUE WHERE id = ANY(%s) AND dedup IS NOT NULL",
             Ints(messages),
         )
@@ -219,19 +220,19 @@ _CLEAR: Final = (
 def clear_inboxes(db: Db, numbers: Sequence[int]) -> None:
     """Nobody reads these messages any more."""
     if numbers:
-        db.ask(_CLEAR, Ints(numbers))
+        db.execute(_CLEAR, Ints(numbers))
 
 
 def _block(s: Standing, blocks: Sequence[Block]) -> None:
     if not blocks:
         return
     s.loud = True
-    s.db.ask(
+    s.db.execute(
         "UPDATE instance i SET status = 'blocked', owner = NULL, cause = u.c, reason = u.r"
         " FROM unnest(%s, %s, %s) AS u (i, c, r) WHERE i.id = u.i",
         *columns("itt", [(op.number, op.cause, op.reason) for op in blocks]),
     )
-    s.db.ask(
+    s.db.execute(
         "INSERT INTO tried (instance, build) SELECT * FROM unnest(%s, %s)"
         " ON CONFLICT DO NOTHING",
         *columns("it", [(op.number, op.build) for op in blocks]),
@@ -252,11 +253,11 @@ def release(s: Standing, items: Items, outcomes: list[Any]) -> None:
                 numbers.append(number)
     if numbers:
         s.loud = True
-        s.db.ask("UPDATE instance SET owner = NULL WHERE id = ANY(%s)", Ints(numbers))
+        s.db.execute("UPDATE instance SET owner = NULL WHERE id = ANY(%s)", Ints(numbers))
 
 
 def woken(db: Db, worker: int) -> list[int]:
     """A worker's instances whose inbox somebody else wrote to."""
-    return db.ask(
+    return db.execute(
         "SELECT id FROM instance WHERE status = 'running' AND owner = %s AND wake", worker
     ).firsts()

@@ -29,7 +29,7 @@ def satisfy(s: Standing, items: Items, outcomes: list[Any]) -> None:
         met.append((index, number))
         letters.append((number, "activity", tag, op.payload, op.at))
     if closed:
-        s.db.ask("DELETE FROM wait WHERE id = ANY(%s)", Ints(closed))
+        s.db.execute("DELETE FROM wait WHERE id = ANY(%s)", Ints(closed))
     owners = dict(kin.post(s, letters))
     for index, number in met:
         told = ((number, owners[number]),)
@@ -39,7 +39,7 @@ def satisfy(s: Standing, items: Items, outcomes: list[Any]) -> None:
 def scanned(db: Db, items: Items, outcomes: list[Any]) -> None:
     """Note how far waits were looked at; see `operations.Scanned`."""
     for index, op in items:
-        db.ask(
+        db.execute(
             "UPDATE wait SET scanned = greatest(scanned, %s) WHERE id IN"
             " (SELECT id FROM wait WHERE id = ANY(%s) ORDER BY id FOR UPDATE)",
             op.position,
@@ -50,7 +50,7 @@ def scanned(db: Db, items: Items, outcomes: list[Any]) -> None:
 
 def waits(db: Db) -> list[WaitRecord]:
     """Open waits of instances that go on."""
-    rows = db.ask(
+    rows = db.execute(
         "SELECT id, instance, generation, tag, pattern, scanned FROM wait ORDER BY id"
     ).rows()
     return [WaitRecord(*row) for row in rows]

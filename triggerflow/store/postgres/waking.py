@@ -39,7 +39,7 @@ def wake(s: Standing, messages: Iterable[tuple[int, str, str]]) -> list[int]:
     woken.update(dict.fromkeys(_interested(s, names)))
     if woken:
         s.loud = True
-        s.db.ask(
+        s.db.execute(
             "UPDATE instance SET wake = TRUE,"
             " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END"
             " WHERE id = ANY(%s)",
@@ -55,11 +55,11 @@ def _interested(s: Standing, names: dict[int, set[str]]) -> list[int]:
     deaf = {}
     for number, each in names.items():
         found = s.rows[number]
-        if found.status == "waiting" and found.awaits is not None:
-            if each.isdisjoint(json.loads(found.awaits)):
-                deaf[number] = found.parked_by
+        awaits = None if found.status != "waiting" else found.awaits
+        if awaits is not None and each.isdisjoint(json.loads(awaits)):
+            deaf[number] = found.parked_by
     if deaf:
-        builds = dict(s.db.ask("SELECT id, build FROM worker").rows())
+        builds = dict(s.db.execute("SELECT id, build FROM worker").rows())
         deaf = {number: by for number, by in deaf.items() if _agreed(builds, by)}
     return [number for number in names if number not in deaf]
 

@@ -30,7 +30,7 @@ def register(
     now: float,
 ) -> int:
     """Insert a worker's row; its epoch is 1."""
-    worker: int = db.ask(
+    worker: int = db.execute(
         "INSERT INTO worker (epoch, build, pid, started, seen, server)"
         " VALUES (1, %s, %s, %s, %s, %s) RETURNING id",
         build,
@@ -41,13 +41,13 @@ def register(
     ).one()
     known = [(worker, flow, version) for flow, version in set(flows)]
     if known:
-        db.ask(
+        db.execute(
             "INSERT INTO worker_flow (worker, flow, version) SELECT * FROM unnest(%s, %s, %s)",
             *columns("iti", known),
         )
     served = [(worker, queue, step) for queue, step in set(serves)]
     if served:
-        db.ask(
+        db.execute(
             "INSERT INTO worker_queue (worker, queue, step) SELECT * FROM unnest(%s, %s, %s)",
             *columns("itt", served),
         )
@@ -60,12 +60,12 @@ def fence(db: Db, worker: int, epoch: int, now: float) -> Answer:
     Its row is locked from here on: who reaps it waits for this batch, and this batch for a
     reaping that has begun. The row's last value is the transaction's number.
     """
-    return db.ask(FENCE, now, worker, epoch)
+    return db.execute(FENCE, now, worker, epoch)
 
 
 def settle_in(db: Db, worker: int) -> None:
     """A worker holds its lock on this server from now on."""
-    db.ask(
+    db.execute(
         "UPDATE worker SET server = pg_postmaster_start_time()::text WHERE id = %s"
         " AND server <> pg_postmaster_start_time()::text",
         worker,
@@ -74,15 +74,15 @@ def settle_in(db: Db, worker: int) -> None:
 
 def remove(db: Db, worker: int) -> None:
     """Take a worker's row away; it must own nothing any more."""
-    db.ask("DELETE FROM worker_flow WHERE worker = %s", worker)
-    db.ask("DELETE FROM worker_queue WHERE worker = %s", worker)
-    db.ask("DELETE FROM worker WHERE id = %s", worker)
+    db.execute("DELETE FROM worker_flow WHERE worker = %s", worker)
+    db.execute("DELETE FROM worker_queue WHERE worker = %s", worker)
+    db.execute("DELETE FROM worker WHERE id = %s", worker)
 
 
 def hand_back(db: Db, worker: int) -> None:
     """Make runnable what a worker owns or holds, without counting a crash."""
-    db.ask("SELECT 1 FROM worker WHERE id = %s FOR UPDATE", worker)
-    db.ask(
+    db.execute("SELECT 1 FROM worker WHERE id = %s FOR UPDATE", worker)
+    db.execute(
         "UPDATE instance SET owner = NULL WHERE id IN (SELECT id FROM instance"
         " WHERE owner = %s AND status = 'running' ORDER BY id FOR UPDATE)",
         worker,
@@ -92,7 +92,7 @@ def hand_back(db: Db, worker: int) -> None:
 
 def reap(db: Db, *, silent: Mapping[int, float]) -> int:
     """Free what dead workers owned; see `Store.reap`."""
-    rows = db.ask("SELECT id, seen, server FROM worker ORDER BY id").rows()
+    rows = db.execute("SELECT id, seen, server FROM worker ORDER BY id").rows()
     living = locks.living(db, {worker: where for worker, _, where in rows})
     freed = 0
     for worker, seen, _ in rows:
@@ -104,7 +104,7 @@ def reap(db: Db, *, silent: Mapping[int, float]) -> int:
 def _reap(db: Db, worker: int, seen: float) -> int:
     # The epoch first. A sign of life since the caller looked saves it: once this row is
     # locked, no more can come.
-    fenced = db.ask(
+    fenced = db.execute(
         "UPDATE worker SET epoch = epoch + 1 WHERE id = %s AND seen = %s RETURNING id",
         worker,
         seen,
@@ -113,13 +113,13 @@ def _reap(db: Db, worker: int, seen: float) -> int:
         return 0
     s = Standing(db, None, {})
     s.lock(tasks.instances_at_the_limit(db, worker), worker)
-    freed = db.ask(
+    freed = db.execute(
         "UPDATE instance SET owner = NULL, crashes = crashes + 1"
         " WHERE owner = %s AND status = 'running' RETURNING id",
         worker,
     ).firsts()
     if freed:
-        db.ask(
+        db.execute(
             "UPDATE instance SET status = 'blocked', cause = 'crash_limit', reason ="
             " 'its worker died ' || crashes || ' times while it ran; the last ones with"
             " nothing else in the process: mend the flow or step, then unblock it'"
@@ -128,7 +128,7 @@ def _reap(db: Db, worker: int, seen: float) -> int:
             CRASH_LIMIT,
         )
     held = tasks.free(s, worker, seen)
-    db.ask("UPDATE outbox SET owner = NULL WHERE owner = %s", worker)
+    db.execute("UPDATE outbox SET owner = NULL WHERE owner = %s", worker)
     remove(db, worker)
     return len(freed) + held
 
@@ -136,9 +136,9 @@ def _reap(db: Db, worker: int, seen: float) -> int:
 def all_of(db: Db) -> list[WorkerRecord]:
     """Every registered worker."""
     serves: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for worker, queue, step in db.ask("SELECT worker, queue, step FROM worker_queue").rows():
+    for worker, queue, step in db.execute("SELECT worker, queue, step FROM worker_queue").rows():
         serves[worker].append((queue, step))
-    rows = db.ask(
+    rows = db.execute(
         "SELECT w.id, w.epoch, w.build, w.pid, w.seen, w.server, (SELECT count(*)"
         " FROM instance WHERE owner = w.id AND status = 'running'),"
         " (SELECT count(*) FROM task WHERE owner = w.id) FROM worker w ORDER BY w.id"

@@ -82,14 +82,14 @@ class _Attempt:
         db = self._db
         try:
             with db.pipeline():
-                db.ask("BEGIN")
+                db.execute("BEGIN")
                 db.number = ""
                 self.found = found = work(db)
                 if not db.number:
-                    db.number = db.ask(NUMBER).one()
+                    db.number = db.execute(NUMBER).one()
                 self.xid = db.number
                 self.committing = True
-                db.ask("COMMIT")
+                db.execute("COMMIT")
         except BaseException:
             if not db.lost and db.connection.info.transaction_status:
                 db.connection.rollback()

@@ -26,7 +26,8 @@ from triggerflow.store.operations import (
     Verdict,
 )
 from triggerflow.store.postgres import lines, writer
-from triggerflow.store.postgres.connection import Db, Place
+from triggerflow.store.postgres.connection import Place
+from triggerflow.store.postgres.wire import Db
 from triggerflow.store.records import NewTrigger
 from triggerflow.testing.time import run_virtually, virtual_settings
 
@@ -92,7 +93,10 @@ class Saboteur:
         self._before = before
 
     def _until_committed(self, db: Db) -> None:
-        # Nothing was fetched of it, so what was sent may not have been worked on yet.
+        # Nothing was fetched of it, so it may not even have been sent yet.
+        db._pg.send_flush_request()
+        while db._pg.flush():
+            pass
         for _ in range(2000):
             found = self._places.ask("SELECT pg_xact_status(%s::text::xid8)", db.number)
             if found == [("committed",)]:

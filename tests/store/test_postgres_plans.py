@@ -48,8 +48,7 @@ from triggerflow.store.operations import (
     Turn,
     Unblock,
 )
-from triggerflow.store.postgres.columns import register
-from triggerflow.store.postgres.connection import Db
+from triggerflow.store.postgres.wire import Db
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
@@ -146,7 +145,6 @@ class Plans:
         plain.execute(f"SET search_path TO {self.name}, pg_catalog")
         plain.execute(FILL.format(now=NOW, rows=ROWS), prepare=False)
         plain.execute("VACUUM ANALYZE")
-        register(plain.adapters)
         self._plain = Db(plain)
 
     def close(self) -> None:

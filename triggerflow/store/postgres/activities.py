@@ -11,7 +11,7 @@ from triggerflow.store.operations import Append, Turn
 from triggerflow.store.postgres.columns import Ints, Texts, columns
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Answer, Db
+    from triggerflow.store.postgres.wire import Answer, Db
 
 _PUBLISH: Final = (
     "SELECT pg_advisory_xact_lock_shared((%s::bigint << 40)"

@@ -255,7 +255,9 @@ class Writing:
         cancels += kin.cancel_children(s, over)
         kin.mark(s, cancels)
         if forgotten:
-            s.db.execute("UPDATE instance SET awaited = FALSE WHERE id = ANY(%s)", Ints(forgotten))
+            s.db.execute(
+                "UPDATE instance SET awaited = FALSE WHERE id = ANY(%s)", Ints(forgotten)
+            )
         letters += cancels
         at = max((turn.at for _, turn in won), default=0.0)
         awaited: list[int] = []

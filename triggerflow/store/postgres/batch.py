@@ -38,7 +38,7 @@ from triggerflow.store.postgres.standing import Items, Standing
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 _NEEDS_WORKER: Final = (
     Heartbeat,
@@ -85,7 +85,9 @@ def carry_out(
     worker = batch.worker[0] if batch.worker is not None else None
     s = Standing(db, worker, groups)
     spawns = any(isinstance(act, SpawnChild) for op in ops for act in getattr(op, "acts", ()))
-    horizon = db.execute("SELECT horizon(%s)", lock_class) if Start in groups or spawns else None
+    horizon = (
+        db.execute("SELECT horizon(%s)", lock_class) if Start in groups or spawns else None
+    )
     s.gather()
     activities.take()
     activities.horizon = 0 if horizon is None else horizon.one()

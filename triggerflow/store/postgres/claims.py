@@ -16,8 +16,8 @@ from triggerflow.store.postgres.reads import NEXT_DUE, ask_inbox, inbox_of
 from triggerflow.store.records import SUSPECT, Claimed, LogRecord
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
     from triggerflow.store.postgres.standing import Items, Standing
+    from triggerflow.store.postgres.wire import Db
 
 
 def claim(s: Standing, items: Items, outcomes: list[Any]) -> None:

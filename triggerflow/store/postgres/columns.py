@@ -8,60 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
-from typing import Any, Final
-
-from psycopg import pq
-from psycopg.abc import Buffer
-from psycopg.adapt import AdaptersMap, Dumper
-from psycopg.types.bool import BoolBinaryDumper
-from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
-from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
+from typing import Any, ClassVar, Final
 
 _HEAD: Final = Struct("!iiIii").pack
 _LENGTH: Final = Struct("!i").pack
 _NULL: Final = _LENGTH(-1)
+_EMPTY: Final = Struct("!iiI").pack
 _INT: Final = Struct("!iq").pack
 _FLOAT: Final = Struct("!id").pack
 _BOOL: Final = Struct("!i?").pack
-
-
-class Column:
-    """A column of values, None among them; each kind is a class of its own."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, values: Iterable[Any]) -> None:
-        self.values = values if isinstance(values, Sequence) else list(values)
-
-
-class Ints(Column):
-    """A ``BIGINT[]``."""
-
-    __slots__ = ()
-
-
-class Floats(Column):
-    """A ``DOUBLE PRECISION[]``."""
-
-    __slots__ = ()
-
-
-class Bools(Column):
-    """A ``BOOLEAN[]``."""
-
-    __slots__ = ()
-
-
-class Texts(Column):
-    """A ``TEXT[]``."""
-
-    __slots__ = ()
-
-
-class Blobs(Column):
-    """A ``BYTEA[]``."""
-
-    __slots__ = ()
 
 
 def _text(value: str) -> bytes:
@@ -73,12 +28,76 @@ def _text(value: str) -> bytes:
     return _LENGTH(len(raw)) + raw
 
 
-_ENCODERS: Final[dict[type[Column], tuple[str, Callable[[Any], bytes]]]] = {
-    Ints: ("int8", lambda value: _INT(8, value)),
-    Floats: ("float8", lambda value: _FLOAT(8, value)),
-    Bools: ("bool", lambda value: _BOOL(1, bool(value))),
-    Texts: ("text", _text),
-    Blobs: ("bytea", lambda value: _LENGTH(len(value)) + value),
+class Column:
+    """A column of values, None among them; each kind is a class of its own.
+
+    Attributes:
+        item: the server's number of the values' type, which never changes.
+        array: that of an array of them.
+    """
+
+    __slots__ = ("values",)
+    item: ClassVar[int]
+    array: ClassVar[int]
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self.values = values if isinstance(values, Sequence) else list(values)
+
+    def encoded(self) -> bytes:
+        """The array in its binary form."""
+        values, one = self.values, _ENCODERS[type(self)]
+        if not values:
+            return _EMPTY(0, 0, self.item)
+        parts = [_NULL if value is None else one(value) for value in values]
+        return _HEAD(1, None in values, self.item, len(values), 1) + b"".join(parts)
+
+
+class Ints(Column):
+    """A ``BIGINT[]``."""
+
+    __slots__ = ()
+    item = 20
+    array = 1016
+
+
+class Floats(Column):
+    """A ``DOUBLE PRECISION[]``."""
+
+    __slots__ = ()
+    item = 701
+    array = 1022
+
+
+class Bools(Column):
+    """A ``BOOLEAN[]``."""
+
+    __slots__ = ()
+    item = 16
+    array = 1000
+
+
+class Texts(Column):
+    """A ``TEXT[]``."""
+
+    __slots__ = ()
+    item = 25
+    array = 1009
+
+
+class Blobs(Column):
+    """A ``BYTEA[]``."""
+
+    __slots__ = ()
+    item = 17
+    array = 1001
+
+
+_ENCODERS: Final[dict[type[Column], Callable[[Any], bytes]]] = {
+    Ints: lambda value: _INT(8, value),
+    Floats: lambda value: _FLOAT(8, value),
+    Bools: lambda value: _BOOL(1, bool(value)),
+    Texts: _text,
+    Blobs: lambda value: _LENGTH(len(value)) + value,
 }
 _KINDS: Final[dict[str, type[Column]]] = {
     "i": Ints,
@@ -100,31 +119,3 @@ def columns(kinds: str, rows: Sequence[tuple[Any, ...]]) -> list[Column]:
         _KINDS[kind](values)
         for kind, values in zip(kinds, zip(*rows, strict=True), strict=True)
     ]
-
-
-def register(adapters: AdaptersMap) -> None:
-    """Let a connection take columns, and plain values in their binary form."""
-    for kind, (name, encode) in _ENCODERS.items():
-        found = adapters.types[name]
-        adapters.register_dumper(kind, _dumper(found.oid, found.array_oid, encode))
-    # An int is always a BIGINT: else each size of it is a statement of its own.
-    adapters.register_dumper(int, Int8BinaryDumper)
-    adapters.register_dumper(float, FloatBinaryDumper)
-    adapters.register_dumper(str, StrBinaryDumper)
-    adapters.register_dumper(bytes, BytesBinaryDumper)
-    adapters.register_dumper(bool, BoolBinaryDumper)
-
-
-def _dumper(item: int, array: int, encode: Callable[[Any], bytes]) -> type[Dumper]:
-    class ColumnDumper(Dumper):
-        format = pq.Format.BINARY
-        oid = array
-
-        def dump(self, obj: Column) -> Buffer:
-            values = obj.values
-            if not values:
-                return _HEAD(0, 0, item, 0, 0)[:12]
-            parts = [_NULL if value is None else encode(value) for value in values]
-            return _HEAD(1, None in values, item, len(values), 1) + b"".join(parts)
-
-    return ColumnDumper

@@ -1,9 +1,7 @@
-"""Connections: where the database is, how one is made, and the few words of the backend."""
+"""Connections: where the database is, and how one is made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -12,10 +10,9 @@ import psycopg
 from psycopg import sql
 
 from triggerflow.errors import StoreError
-from triggerflow.store.postgres.columns import register
+from triggerflow.store.postgres.wire import Db
 
 DEFAULT_SCHEMA: Final = "triggerflow"
-_MOST_PREPARED: Final = 400
 # The number of the transaction that is open.
 NUMBER: Final = "SELECT pg_current_xact_id()::text"
 # Every statement of ours has its index, so each is planned once, without a look at its values.
@@ -43,7 +40,6 @@ class Place:
         return psycopg.connect(
             self.conninfo,
             autocommit=True,
-            prepare_threshold=options.pop("prepare_threshold", 0),
             application_name=f"triggerflow {name}",
             **options,
         )
@@ -52,8 +48,6 @@ class Place:
         """A new connection for our own statements."""
         connection = self.connect(name)
         try:
-            connection.prepared_max = _MOST_PREPARED
-            register(connection.adapters)
             settings = [
                 sql.SQL("SET search_path TO {}, pg_catalog").format(
                     sql.Identifier(self.schema)
@@ -99,81 +93,3 @@ def place_of(url: str) -> Place:
             "write postgresql://user@host:port/database?schema=name",
         ) from error
     return Place(conninfo, schemas[0] if schemas else DEFAULT_SCHEMA, urlunsplit(shown))
-
-
-class Answer:
-    """What a statement gives, once somebody asks."""
-
-    __slots__ = ("_cursor",)
-
-    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
-        self._cursor = cursor
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """All rows."""
-        return self._cursor.fetchall()
-
-    def row(self) -> tuple[Any, ...] | None:
-        """The first row, or None."""
-        return self._cursor.fetchone()
-
-    def one(self) -> Any:
-        """The first value of the one row that there must be."""
-        return self._cursor.fetchall()[0][0]
-
-    def firsts(self) -> list[Any]:
-        """The first value of each row."""
-        return [row[0] for row in self._cursor.fetchall()]
-
-    @property
-    def count(self) -> int:
-        """How many rows were changed."""
-        return self._cursor.rowcount
-
-
-class Db:
-    """A connection for our own statements.
-
-    Inside `pipeline`, statements go out without waiting for the answers of those before; only
-    who asks an `Answer` waits.
-
-    Attributes:
-        number: that of the transaction that is open, once it was asked for.
-    """
-
-    __slots__ = ("connection", "number")
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-        self.number = ""
-
-    def execute(self, text: str, *values: Any) -> Answer:
-        """Send a statement."""
-        cursor = self.connection.cursor(binary=True)
-        cursor.execute(text, values)
-        return Answer(cursor)
-
-    @contextmanager
-    def pipeline(self) -> Iterator[None]:
-        """Don't wait for each answer."""
-        with self.connection.pipeline():
-            yield
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let what is asked inside see one and the same picture."""
-        self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        try:
-            yield
-        finally:
-            if not self.lost:
-                self.connection.execute("COMMIT")
-
-    @property
-    def lost(self) -> bool:
-        """Whether the server is out of reach."""
-        return self.connection.closed
-
-    def close(self) -> None:
-        """Close it."""
-        self.connection.close()

@@ -11,7 +11,7 @@ import psycopg
 from triggerflow.errors import StoreError
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 T = TypeVar("T")
 

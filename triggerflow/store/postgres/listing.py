@@ -12,7 +12,7 @@ from triggerflow.store.postgres.reads import INSTANCE, records, searchable
 from triggerflow.store.records import STATUSES, InstanceRecord, Where
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 
 def instances(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 # The table's own number tells the stores of one database apart.
 _CLASS: Final = "('worker'::regclass::oid::bigint & 2147483647)"

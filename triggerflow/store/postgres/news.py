@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 # `changed` is asked fifty times a second by whoever has nothing else to do.
 _FLOOR: Final = 50
@@ -85,7 +85,7 @@ class News:
                 return True
             self._pay()
             mine = self._db.connection.info.backend_pid
-            found = [n.pid != mine for n in self._db.connection.notifies(timeout=0)]
+            found = [process != mine for process in self._db.heard()]
         except psycopg.Error:
             found = [True]
         if any(found) or self._asked >= _FLOOR:

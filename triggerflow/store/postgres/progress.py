@@ -12,7 +12,7 @@ from triggerflow.store.postgres.standing import Call, Items, Standing
 from triggerflow.store.records import ENDED, ProgressRecord
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Answer, Db
+    from triggerflow.store.postgres.wire import Answer, Db
 
 
 def write(s: Standing, items: Items, outcomes: list[Any]) -> None:

@@ -24,7 +24,7 @@ from triggerflow.store.records import (
 )
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Answer, Db
+    from triggerflow.store.postgres.wire import Answer, Db
 
 # What an `InstanceRecord` is made of; `i` is the instance.
 INSTANCE: Final = (
@@ -199,7 +199,9 @@ def outbox(db: Db, limit: int, after: int) -> list[OutboxRow]:
 
 def runnable(db: Db) -> bool:
     """Whether an instance waits for an owner."""
-    found = db.execute("SELECT 1 FROM instance WHERE status = 'running' AND owner IS NULL LIMIT 1")
+    found = db.execute(
+        "SELECT 1 FROM instance WHERE status = 'running' AND owner IS NULL LIMIT 1"
+    )
     return found.row() is not None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
     from triggerflow.store.records import NewTrigger
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triggerflow.store.operations import Turn
-    from triggerflow.store.postgres.connection import Db
     from triggerflow.store.postgres.standing import Standing
+    from triggerflow.store.postgres.wire import Db
 
 
 def write(s: Standing, turns: Sequence[Turn]) -> None:

@@ -15,7 +15,7 @@ from triggerflow.store.postgres.turns import clear_inboxes
 from triggerflow.store.records import ENDED, Position, Pruned, RemovedRecord
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 # Every table with rows of an instance under its number, but for `instance` itself and
 # `inbox`, whose indexes are partial. A test compares this with the schema.

@@ -45,7 +45,7 @@ from triggerflow.store.tasks import FinishTask, TaskHeartbeat
 
 if TYPE_CHECKING:
     from triggerflow.store.newcomer import NewInstance
-    from triggerflow.store.postgres.connection import Answer, Db
+    from triggerflow.store.postgres.wire import Answer, Db
 
 Items = list[tuple[int, Any]]
 Key = tuple[str, str, str]

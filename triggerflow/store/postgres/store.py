@@ -30,11 +30,12 @@ from triggerflow.store.postgres import (
     workers,
 )
 from triggerflow.store.postgres.batch import carry_out
-from triggerflow.store.postgres.connection import Db, place_of
+from triggerflow.store.postgres.connection import place_of
 from triggerflow.store.postgres.held import forbidden
 from triggerflow.store.postgres.lines import Line
 from triggerflow.store.postgres.news import News
 from triggerflow.store.postgres.transactions import Transactions
+from triggerflow.store.postgres.wire import Db
 from triggerflow.store.postgres.writer import Writer
 from triggerflow.store.records import Pruned
 
@@ -238,7 +239,9 @@ class PostgresStore:
 
     def _forbidden(self, step: Transact) -> Outcome | None:
         def look(db: Db) -> Outcome | None:
-            current = db.execute("SELECT 1 FROM worker WHERE id = %s AND epoch = %s", *step.worker)
+            current = db.execute(
+                "SELECT 1 FROM worker WHERE id = %s AND epoch = %s", *step.worker
+            )
             row = db.execute(
                 "SELECT owner, generation, pending, status, (SELECT data FROM request"
                 " WHERE instance = %s AND tag = %s) FROM instance WHERE id = %s",

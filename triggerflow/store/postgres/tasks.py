@@ -24,7 +24,7 @@ from triggerflow.store.records import (
 
 if TYPE_CHECKING:
     from triggerflow.store.operations import Turn
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
     from triggerflow.store.tasks import ClaimTasks, FinishTask
 
 # An answer that the store itself gives holds texts and numbers only.

@@ -49,7 +49,7 @@ class _Slot:
     def connection(self) -> psycopg.Connection[Any]:
         """Its connection, made where there is none."""
         if self._connection is None or self._connection.closed:
-            self._connection = self._place.connect("step", prepare_threshold=5)
+            self._connection = self._place.connect("step")
         return self._connection
 
     def watch(self, held: Held, overran: Callable[[], None]) -> None:

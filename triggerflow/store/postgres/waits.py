@@ -10,8 +10,8 @@ from triggerflow.store.postgres.columns import Ints
 from triggerflow.store.records import WaitRecord
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
     from triggerflow.store.postgres.standing import Items, Standing
+    from triggerflow.store.postgres.wire import Db
 
 
 def satisfy(s: Standing, items: Items, outcomes: list[Any]) -> None:

@@ -13,7 +13,7 @@ from triggerflow.store.postgres.standing import Standing
 from triggerflow.store.records import CRASH_LIMIT, WorkerRecord
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Answer, Db
+    from triggerflow.store.postgres.wire import Answer, Db
 
 FENCE: Final = (
     "UPDATE worker SET seen = %s WHERE id = %s AND epoch = %s"
@@ -136,7 +136,9 @@ def _reap(db: Db, worker: int, seen: float) -> int:
 def all_of(db: Db) -> list[WorkerRecord]:
     """Every registered worker."""
     serves: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for worker, queue, step in db.execute("SELECT worker, queue, step FROM worker_queue").rows():
+    for worker, queue, step in db.execute(
+        "SELECT worker, queue, step FROM worker_queue"
+    ).rows():
         serves[worker].append((queue, step))
     rows = db.execute(
         "SELECT w.id, w.epoch, w.build, w.pid, w.seen, w.server, (SELECT count(*)"

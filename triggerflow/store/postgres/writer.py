@@ -20,7 +20,7 @@ from triggerflow.store.postgres.connection import NUMBER
 from triggerflow.store.postgres.lines import Line, landed
 
 if TYPE_CHECKING:
-    from triggerflow.store.postgres.connection import Db
+    from triggerflow.store.postgres.wire import Db
 
 T = TypeVar("T")
 
@@ -91,7 +91,6 @@ class _Attempt:
                 self.committing = True
                 db.execute("COMMIT")
         except BaseException:
-            if not db.lost and db.connection.info.transaction_status:
-                db.connection.rollback()
+            db.roll_back()
             raise
         return found

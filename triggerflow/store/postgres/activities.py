@@ -13,6 +13,9 @@ from triggerflow.store.postgres.columns import Ints, Texts, columns
 if TYPE_CHECKING:
     from triggerflow.store.postgres.wire import Answer, Db
 
+# CID and namespace.
+Name = tuple[str, str]
+
 _PUBLISH: Final = (
     "SELECT pg_advisory_xact_lock_shared((%s::bigint << 40)"
     " | CASE WHEN is_called THEN last_value ELSE 0 END) FROM activity_seq"
@@ -20,16 +23,18 @@ _PUBLISH: Final = (
 # Numbers in the batch's order, rows in the order of CIDs: two batches wait for each other in
 # one direction only. A number is given out after it was published which one came before.
 _INSERT: Final = (
-    "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth)"
-    " SELECT n.seq, n.cid, n.types, n.actors, n.document, n.received, n.cause, n.depth"
+    "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth,"
+    " namespace, source, received_digest) SELECT n.seq, n.cid, n.types, n.actors, n.document,"
+    " n.received, n.cause, n.depth, n.namespace, n.source, n.digest"
     " FROM (SELECT nextval('activity_seq') AS seq, u.* FROM unnest(%s, %s, %s, %s, %s, %s, %s,"
-    " %s) AS u (cid, types, actors, document, received, cause, depth, registry)"
+    " %s, %s, %s, %s) AS u (cid, types, actors, document, received, cause, depth, registry,"
+    " namespace, source, digest)"
     " WHERE u.registry IS NULL OR u.registry ="
     " (SELECT value FROM meta WHERE name = 'registry')) n"
-    " ORDER BY n.cid ON CONFLICT (cid) DO NOTHING RETURNING seq"
+    " ORDER BY n.cid, n.namespace ON CONFLICT (cid, namespace) DO NOTHING RETURNING seq"
 )
 _KNOWN: Final = (
-    "SELECT a.cid, a.seq, EXISTS (SELECT 1 FROM outbox o WHERE o.activity = a.seq"
+    "SELECT a.cid, a.namespace, a.seq, EXISTS (SELECT 1 FROM outbox o WHERE o.activity = a.seq"
     " AND o.trigger_spec IS NULL) FROM activity a WHERE a.cid = ANY(%s)"
 )
 
@@ -57,18 +62,18 @@ class Activities:
 
     def __init__(self, db: Db, turns: list[Any], appends: list[Any], lock_class: int) -> None:
         self.db = db
-        self.found: dict[str, Cid] = {}
+        self.found: dict[Name, Cid] = {}
         self.registry = 0
         self.horizon = 0
-        rows: dict[str, tuple[Any, ...]] = {}
+        rows: dict[Name, tuple[Any, ...]] = {}
         for op in turns:
             for act in op.acts if isinstance(op, Turn) else ():
-                if isinstance(act, EmitActivity) and act.cid not in rows:
-                    rows[act.cid] = _row(act, op.number, act.depth, None)
+                if isinstance(act, EmitActivity) and (act.cid, act.namespace) not in rows:
+                    rows[act.cid, act.namespace] = _row(act, op.number, act.depth, None)
         for op in appends:
-            if op.cid not in rows:
+            if (op.cid, op.namespace) not in rows:
                 needed = None if op.firings is None else op.registry
-                rows[op.cid] = _row(op, None, 0, needed)
+                rows[op.cid, op.namespace] = _row(op, None, 0, needed)
         self._lock_class = lock_class
         self._rows = list(rows.values())
         self._asked: list[Answer] = []
@@ -79,7 +84,7 @@ class Activities:
         if self._rows:
             ask(_PUBLISH, self._lock_class)
             self._asked = [
-                ask(_INSERT, *columns("tttbfiii", self._rows)),
+                ask(_INSERT, *columns("tttbfiiittb", self._rows)),
                 ask(_KNOWN, Texts([row[0] for row in self._rows])),
                 ask("SELECT value FROM meta WHERE name = 'registry'"),
             ]
@@ -90,13 +95,14 @@ class Activities:
             fresh, known, registry = self._asked
             inserted = set(fresh.firsts())
             self.found = {
-                cid: Cid(seq, seq in inserted, deferred) for cid, seq, deferred in known.rows()
+                (cid, namespace): Cid(seq, seq in inserted, deferred)
+                for cid, namespace, seq, deferred in known.rows()
             }
             self.registry = registry.one()
 
-    def claim(self, cid: str) -> int | None:
+    def claim(self, name: Name) -> int | None:
         """The number of an activity if it is new, from now on it isn't; else None."""
-        found = self.found.get(cid)
+        found = self.found.get(name)
         if found is None or not found.fresh:
             return None
         found.fresh = False
@@ -112,4 +118,7 @@ class Activities:
 def _row(
     of: Append | EmitActivity, cause: int | None, depth: int, registry: int | None
 ) -> tuple[Any, ...]:
-    return (of.cid, of.types, of.actors, of.document, of.received, cause, depth, registry)
+    about = (of.cid, of.types, of.actors, of.document, of.received, cause, depth, registry)
+    if isinstance(of, Append):
+        return (*about, of.namespace, of.source, of.digest)
+    return (*about, of.namespace, None, None)

@@ -27,8 +27,8 @@ from triggerflow.store.acts import (
     SpawnChild,
 )
 from triggerflow.store.postgres import generations, kin, tasks
-from triggerflow.store.postgres.arrivals import Arrivals, Triggers
 from triggerflow.store.postgres.columns import Ints, columns
+from triggerflow.store.postgres.incoming import Arrivals, Triggers
 from triggerflow.store.postgres.reads import searchable
 from triggerflow.store.postgres.standing import Call, Holder, Standing
 from triggerflow.store.records import ENDED
@@ -166,10 +166,11 @@ class Writing:
         self._rows.instance(new, None, None, kin=kin)
 
     def _emit(self, act: EmitActivity) -> bool:
-        seq = self._activities.claim(act.cid)
+        name = (act.cid, act.namespace)
+        seq = self._activities.claim(name)
         if seq is None:
             return False
-        self._activities.found[act.cid].deferred = True
+        self._activities.found[name].deferred = True
         self._rows.defer(seq, None, self._activities.registry, act.received)
         return True
 
@@ -209,7 +210,9 @@ class Writing:
         over = {
             turn.number for _, turn in won if turn.number in gone and turn.status != "failed"
         }
-        return kin.post(s, [each for each in letters if each[0] not in over])
+        told = self._rows.told
+        told.add(kin.post(s, [each for each in letters if each[0] not in over]))
+        return told
 
     def _write_waits(self) -> None:
         ask = self.s.db.execute
@@ -296,6 +299,8 @@ def _set_attributes(s: Standing, acts: Sequence[tuple[int, SetAttributes]]) -> N
     ]
     if kept:
         s.db.execute(
-            "INSERT INTO attribute (name, value, instance) SELECT * FROM unnest(%s, %s, %s)",
+            "INSERT INTO attribute (name, value, created, instance)"
+            " SELECT u.n, u.v, i.created, i.id FROM unnest(%s, %s, %s) AS u (n, v, i)"
+            " JOIN instance i ON i.id = u.i",
             *columns("tti", kept),
         )

@@ -2,201 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from triggerflow.errors import InternalError
-from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
-from triggerflow.store.postgres.columns import Ints, columns
-from triggerflow.store.postgres.reads import firings_of
-from triggerflow.store.postgres.standing import Holder, Items, Stand, Standing
-from triggerflow.store.records import Claimed, FiringRecord
+from triggerflow.store.operations import Dispatch, Outcome, Verdict
+from triggerflow.store.postgres import registry
+from triggerflow.store.postgres.activities import Activities
+from triggerflow.store.postgres.columns import Ints
+from triggerflow.store.postgres.fired import firings_of
+from triggerflow.store.postgres.incoming import Arrivals, Met, Outcomes, Triggers
+from triggerflow.store.postgres.standing import Holder, Items, Standing
 
 if TYPE_CHECKING:
-    from triggerflow.store.newcomer import NewInstance
-    from triggerflow.store.postgres.activities import Activities
-
-Outcomes = list[Any]
-# CID -> (number, name): a trigger's row never changes in these.
-Triggers = dict[str, tuple[int, str]]
-
-
-class Arrivals:
-    """Rows gathered for one transaction and then written together.
-
-    Args:
-        horizon: the newest activity that is settled: hand-started instances wait for later
-            ones.
-    """
-
-    def __init__(self, s: Standing, triggers: Triggers, horizon: int = 0) -> None:
-        self.s = s
-        self.horizon = horizon
-        self.firings: list[tuple[Any, ...]] = []
-        self.outbox: list[tuple[Any, ...]] = []
-        self.instances: list[tuple[Any, ...]] = []
-        self.generations: list[tuple[Any, ...]] = []
-        self._triggers = triggers
-
-    def trigger(self, cid: str) -> tuple[int, str]:
-        """Number and name of a trigger."""
-        found = self._triggers.get(cid)
-        if found is None:
-            for each, number, name in self.s.db.execute(
-                "SELECT cid, id, name FROM trigger_spec"
-            ).rows():
-                self._triggers[each] = (number, name)
-            found = self._triggers.get(cid)
-        if found is None:
-            raise InternalError(f"a firing was planned for the unknown trigger {cid}")
-        return found
-
-    def instance(
-        self,
-        new: NewInstance,
-        activity: int | None,
-        trigger: int | None,
-        owned: list[Claimed] | None = None,
-        kin: tuple[int, str, bool, bool] | None = None,
-    ) -> int:
-        """Gather a new instance; `kin` is its parent's number and tag, awaited, abandoned."""
-        number = self.s.next_number()
-        mine = owned is not None and self.s.worker is not None and new.status == "running"
-        origin = self.horizon if activity is None else activity
-        parent, tag, awaited, abandoned = kin or (None, None, False, False)
-        self.instances.append(
-            (
-                number,
-                new.id,
-                new.namespace,
-                new.flow,
-                new.version,
-                new.status,
-                self.s.worker if mine else None,
-                new.cause,
-                new.reason,
-                new.key,
-                new.correlation_id,
-                activity,
-                trigger,
-                new.created,
-                parent,
-                tag,
-                awaited,
-                abandoned,
-                new.depth,
-                new.chain,
-                origin,
-            )
-        )
-        self.generations.append((number, new.seed, new.input, new.digest))
-        if not mine:
-            self.s.loud = True
-        elif owned is not None:
-            owned.append(_claimed(number, new, origin))
-        self.s.bear(
-            Stand(
-                number,
-                new.id,
-                new.status,
-                self.s.worker if mine else None,
-                1,
-                0,
-                cancelled=False,
-                parent=parent,
-                awaited=awaited,
-                abandoned=abandoned,
-                value=None,
-            )
-        )
-        return number
-
-    def fire(
-        self,
-        seq: int,
-        planned: PlannedFiring,
-        generation: int,
-        at: float,
-        owned: list[Claimed] | None = None,
-        chain: int = 0,
-    ) -> None:
-        """Gather a firing, and what it starts."""
-        trigger, _ = self.trigger(planned.trigger_cid)
-        if planned.outcome == "deferred":
-            self.defer(seq, trigger, generation, at)
-            return
-        started = None
-        if planned.instance is not None:
-            started = planned.instance.id
-            planned.instance.chain = chain
-            self.instance(planned.instance, seq, trigger, owned)
-        self.firings.append(
-            (seq, trigger, started, planned.outcome, planned.error, generation, at)
-        )
-
-    def defer(self, seq: int, trigger: int | None, generation: int, at: float) -> None:
-        """Gather a dispatch that is put off."""
-        self.outbox.append((seq, trigger, generation, at))
-        self.s.loud = True
-
-    def write(self) -> None:
-        """Insert all of it."""
-        ask = self.s.db.execute
-        if self.firings:
-            ask(
-                "INSERT INTO firing (activity, trigger_spec, instance, outcome, error,"
-                " registry, at) SELECT * FROM unnest(%s, %s, %s, %s, %s, %s, %s)",
-                *columns("iitttif", self.firings),
-            )
-        if self.outbox:
-            ask(
-                "INSERT INTO outbox (activity, trigger_spec, registry, created)"
-                " SELECT * FROM unnest(%s, %s, %s, %s)",
-                *columns("iiif", self.outbox),
-            )
-        if self.instances:
-            # Keys in one order: two batches that claim two of them don't deadlock.
-            rows = sorted(self.instances, key=lambda row: (row[9] or "", row[3], row[2]))
-            ask(
-                "INSERT INTO instance (id, public_id, namespace, flow, version, status, owner,"
-                " cause, reason, key, correlation_id, activity, trigger_spec, created,"
-                " parent, parent_tag, awaited, abandoned, depth, chain, origin)"
-                " SELECT * FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
-                " %s, %s, %s, %s, %s, %s, %s)",
-                *columns(_INSTANCE, rows),
-            )
-            ask(
-                "INSERT INTO generation (instance, generation, seed, input, digest)"
-                " SELECT u.i, 1, u.s, u.v, u.d FROM unnest(%s, %s, %s, %s) AS u (i, s, v, d)",
-                *columns("ibbb", self.generations),
-            )
-
-
-_INSTANCE: Final = "itttit" + "i" + "tttt" + "ii" + "f" + "it" + "oo" + "iii"
-
-
-def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
-    """A new instance as its owner gets it."""
-    return Claimed(
-        number=number,
-        id=new.id,
-        flow=new.flow,
-        version=new.version or 0,
-        generation=1,
-        log_length=0,
-        pending=None,
-        crashes=0,
-        cancelled=False,
-        input=new.input,
-        seed=new.seed,
-        started=None,
-        log=(),
-        inbox=(),
-        namespace=new.namespace,
-        correlation_id=new.correlation_id,
-        depth=new.depth,
-        chain=new.chain,
-        origin=origin,
-    )
+    from triggerflow.store.postgres.activities import Name
+    from triggerflow.store.records import Claimed, FiringRecord
 
 
 def append(
@@ -208,76 +26,71 @@ def append(
 ) -> None:
     """Decide and write appends; see `operations.Append`."""
     rows = Arrivals(s, triggers)
-    duplicates: list[tuple[int, str]] = []
+    duplicates: list[tuple[int, Name]] = []
+    fresh: list[int] = []
     for index, op in items:
-        seq = activities.claim(op.cid)
+        name = (op.cid, op.namespace)
+        seq = activities.claim(name)
         if seq is None:
-            if op.cid in activities.found:
-                duplicates.append((index, op.cid))
+            if name in activities.found:
+                duplicates.append((index, name))
             else:
                 outcomes[index] = Outcome(Verdict.STALE)
             continue
         owned: list[Claimed] = []
+        fired: tuple[FiringRecord, ...] | None = None
         if op.firings is None:
-            activities.found[op.cid].deferred = True
+            activities.found[name].deferred = True
             rows.defer(seq, None, activities.registry, op.received)
         else:
-            for planned in op.firings:
-                rows.fire(
-                    seq, planned, activities.registry, op.received, owned if op.own else None
-                )
+            met, mine = Met(seq, op.cid), owned if op.own else None
+            each = [
+                rows.fire(met, one, activities.registry, op.received, mine)
+                for one in op.firings
+            ]
+            fired = tuple(record for record in each if record is not None)
         s.loud = True
-        outcomes[index] = Outcome(
-            Verdict.APPLIED, seq=seq, firings=_written(rows, op), claimed=tuple(owned)
-        )
+        fresh.append(index)
+        outcomes[index] = Outcome(Verdict.APPLIED, seq=seq, firings=fired, claimed=tuple(owned))
     rows.write()
-    if duplicates:
-        found = firings_of(s.db, [cid for _, cid in duplicates])
-        for index, cid in duplicates:
-            known = activities.found[cid]
-            firings = None if known.deferred else tuple(found.get(cid, ()))
-            outcomes[index] = Outcome(Verdict.DUPLICATE, seq=known.seq, firings=firings)
-
-
-def _written(rows: Arrivals, op: Append) -> tuple[FiringRecord, ...] | None:
-    if op.firings is None:
-        return None
-    return tuple(
-        FiringRecord(
-            rows.trigger(planned.trigger_cid)[1],
-            planned.trigger_cid,
-            None if planned.instance is None else planned.instance.id,
-            planned.error,
-            planned.outcome,
-            op.received,
-            op.registry,
-        )
-        for planned in op.firings
-        if planned.outcome != "deferred"
-    )
+    if fresh:
+        rows.tell(fresh[0], outcomes)
+    for index, name in duplicates:
+        known = activities.found[name]
+        firings = None if known.deferred else tuple(firings_of(s.db, *name))
+        outcomes[index] = Outcome(Verdict.DUPLICATE, seq=known.seq, firings=firings)
 
 
 def dispatch(s: Standing, triggers: Triggers, items: Items, outcomes: Outcomes) -> None:
     """Decide and write deferred dispatches; see `operations.Dispatch`."""
     rows = Arrivals(s, triggers)
     done: list[int] = []
+    applied: list[int] = []
     for index, op in items:
         outcomes[index] = _dispatch(s, op, rows, done)
+        if outcomes[index].verdict is Verdict.APPLIED:
+            applied.append(index)
     if done:
         s.loud = True
         s.db.execute("DELETE FROM outbox WHERE id = ANY(%s)", Ints(done))
     rows.write()
+    if applied:
+        rows.tell(applied[0], outcomes)
 
 
 def _dispatch(s: Standing, op: Dispatch, rows: Arrivals, done: list[int]) -> Outcome:
-    found = s.outbox.pop(op.outbox, None)
+    found = s.outbox.get(op.outbox)
     if found is None:
         return Outcome(Verdict.GONE)
+    if op.current is not None and op.current != registry.generation(s.db):
+        return Outcome(Verdict.STALE)
+    del s.outbox[op.outbox]
     done.append(op.outbox)
-    _, chain, fired = found
+    cid, depth, fired = found
+    met = Met(op.seq, cid, depth)
     for planned in op.firings:
         if rows.trigger(planned.trigger_cid)[0] not in fired:
-            rows.fire(op.seq, planned, op.registry, op.received, chain=chain)
+            rows.fire(met, planned, op.registry, op.received)
     return Outcome(Verdict.APPLIED, seq=op.seq)
 
 
@@ -302,3 +115,4 @@ def start(
             Verdict.APPLIED, instance=new.id, number=number, claimed=tuple(owned or ())
         )
     rows.write()
+    rows.tell(items[0][0], outcomes)

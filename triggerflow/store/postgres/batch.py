@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from triggerflow.store.acts import SpawnChild
 from triggerflow.store.operations import (
+    Advance,
     Append,
     Batch,
     Block,
@@ -13,6 +17,7 @@ from triggerflow.store.operations import (
     Dispatch,
     Heartbeat,
     Outcome,
+    Redispatch,
     Release,
     Satisfy,
     Scanned,
@@ -24,21 +29,26 @@ from triggerflow.store.operations import (
     Verdict,
 )
 from triggerflow.store.postgres import (
+    advances,
     arrivals,
     claims,
     messages,
     progress,
+    redispatches,
+    registry,
     tasks,
     turns,
     waits,
     workers,
 )
 from triggerflow.store.postgres.activities import Activities
+from triggerflow.store.postgres.incoming import Triggers
 from triggerflow.store.postgres.standing import Items, Standing
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 if TYPE_CHECKING:
     from triggerflow.store.postgres.wire import Db
+    from triggerflow.store.records import NewTrigger
 
 _NEEDS_WORKER: Final = (
     Heartbeat,
@@ -46,15 +56,18 @@ _NEEDS_WORKER: Final = (
     Block,
     TaskHeartbeat,
     FinishTask,
+    Advance,
     Release,
     Claim,
     ClaimTasks,
 )
+# What was planned with a generation of the registry.
+_PLANNED: Final = {Dispatch, Redispatch, Advance}
 _WORKER_FENCED: Final = Outcome(Verdict.FENCED, detail="worker")
 
 
 def carry_out(
-    db: Db, batch: Batch, triggers: arrivals.Triggers, lock_class: int
+    db: Db, batch: Batch, triggers: Triggers, lock_class: int
 ) -> tuple[list[Outcome], bool]:
     """Decide and write a batch in the transaction that is open.
 
@@ -80,6 +93,8 @@ def carry_out(
     ops = [op for _, op in groups.get(Turn, ())]
     appends = [op for _, op in groups.get(Append, ())]
     activities = Activities(db, ops, appends, lock_class)
+    if appends or ops or not groups.keys().isdisjoint(_PLANNED):
+        registry.stand_by(db)
     # All of this is under way at once: the fence, the CIDs, the locks in their order.
     activities.insert()
     worker = batch.worker[0] if batch.worker is not None else None
@@ -104,10 +119,21 @@ def carry_out(
     return outcomes, s.loud
 
 
+def rehearse(db: Db, op: Append, proposed: Sequence[NewTrigger], lock_class: int) -> Outcome:
+    """Decide and write an append in a transaction that is taken back; see `Store.rehearse`."""
+    registry.take(db)
+    if op.registry != registry.generation(db):
+        return Outcome(Verdict.STALE)
+    op = attrs.evolve(op, registry=registry.sync(db, proposed, op.received))
+    # What is registered here is gone afterwards, so no number of it may be noted.
+    outcomes, _ = carry_out(db, Batch([op], op.received), {}, lock_class)
+    return outcomes[0]
+
+
 def _decide(
     s: Standing,
     activities: Activities,
-    triggers: arrivals.Triggers,
+    triggers: Triggers,
     sender: int | None,
     groups: dict[type, Items],
     outcomes: list[Any],
@@ -123,6 +149,10 @@ def _decide(
         arrivals.start(s, triggers, activities.horizon, groups[Start], outcomes)
     if Dispatch in groups:
         arrivals.dispatch(s, triggers, groups[Dispatch], outcomes)
+    if Redispatch in groups:
+        redispatches.redispatch(s, triggers, groups[Redispatch], outcomes)
+    if Advance in groups:
+        advances.advance(s, triggers, groups[Advance], outcomes)
     if Send in groups:
         messages.send(s, sender, groups[Send], outcomes)
     if Satisfy in groups:

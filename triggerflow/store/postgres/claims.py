@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.log import IN_ROWS
 from triggerflow.store.operations import Claim, Outcome, Verdict
-from triggerflow.store.postgres import progress, requests
+from triggerflow.store.postgres import admission, progress, requests
 from triggerflow.store.postgres.columns import Column, Ints, Texts, columns
 from triggerflow.store.postgres.reads import NEXT_DUE, ask_inbox, inbox_of
 from triggerflow.store.records import SUSPECT, Claimed, LogRecord
@@ -30,11 +30,20 @@ def _claim(s: Standing, op: Claim) -> Outcome:
     ask = s.db.execute
     ask(
         "UPDATE instance SET status = 'running' WHERE id IN (SELECT id FROM instance"
-        " WHERE status = 'waiting' AND due IS NOT NULL AND due <= %s ORDER BY due LIMIT %s"
-        " FOR UPDATE SKIP LOCKED)",
+        " WHERE status = 'waiting' AND held = 0 AND due IS NOT NULL AND due <= %s"
+        " ORDER BY due LIMIT %s FOR UPDATE SKIP LOCKED)",
         op.now,
         op.limit,
     )
+    if s.flow:
+        # What is held until now goes on.
+        held = ask(
+            "SELECT id, held FROM instance WHERE status = 'waiting' AND held > 0"
+            " AND due IS NOT NULL AND due <= %s ORDER BY due LIMIT %s FOR UPDATE",
+            op.now,
+            op.limit,
+        )
+        admission.go_on(s, held.rows(), op.now)
     numbers, suspects, more = _runnable(s.db, op)
     claimed: tuple[Claimed, ...] = ()
     if numbers:
@@ -67,7 +76,8 @@ _FITS: Final = (
 )
 _FREE: Final = (
     "SELECT id FROM instance WHERE status = 'running' AND owner IS NULL"
-    f" AND {_FITS} AND crashes {{}} {SUSPECT:d} ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"
+    f" AND {_FITS} AND crashes {{}} {SUSPECT:d} ORDER BY priority DESC, id"
+    " LIMIT %s FOR UPDATE SKIP LOCKED"
 )
 _BLOCKED: Final = (
     "SELECT id FROM instance WHERE status = 'blocked' AND cause <> 'crash_limit'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from triggerflow.store.postgres import tasks
+from triggerflow.store.postgres.clearing import clear_instances
 from triggerflow.store.postgres.columns import Ints, columns
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def turn_over(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None:
             f"DELETE FROM inbox WHERE instance = ANY(%s) AND {consumed} AND kind = 'complete'",
             Ints(numbers),
         )
-    tasks.clear_instances(s, numbers)
+    clear_instances(s, numbers)
     # One cancel is lawful in each generation: one that this turn took was this one's own.
     rows = s.db.execute(
         "UPDATE instance i SET generation = u.g, version = u.v, log_length = 0, pending = NULL,"

@@ -6,13 +6,24 @@ costs what it shows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.postgres.reads import INSTANCE, records, searchable
 from triggerflow.store.records import STATUSES, InstanceRecord, Where
 
 if TYPE_CHECKING:
     from triggerflow.store.postgres.wire import Db
+
+
+# Questions that leave so few that attributes are best looked up for each.
+_NARROW: Final = ("key", "correlation_id", "parent")
+_BY_ATTRIBUTE: Final = INSTANCE.replace(
+    " FROM instance i", " FROM attribute first JOIN instance i ON i.id = first.instance"
+)
+_HAS: Final = (
+    "EXISTS (SELECT 1 FROM attribute o WHERE o.instance = i.id AND o.name = %s"
+    " AND o.value = %s)"
+)
 
 
 def instances(
@@ -25,13 +36,25 @@ def instances(
 ) -> list[InstanceRecord]:
     """A page of instances; see `Store.instances`."""
     terms, values = _terms(where)
+    attributes = [
+        each
+        for name, value in (where.get("attributes") or {}).items()
+        for each in (name, searchable(value))
+    ]
+    select, created, number = INSTANCE, "i.created", "i.id"
+    has = [_HAS] * (len(attributes) // 2)
+    if has and not any(where.get(each) for each in _NARROW):
+        # The page is read off the rows of one attribute; the others are looked up for each.
+        select, created, number = _BY_ATTRIBUTE, "first.created", "first.instance"
+        has[0] = "first.name = %s AND first.value = %s"
+    terms, values = has + terms, attributes + values
     if after is not None:
-        terms.append(f"(i.created, i.id) {'<' if newest_first else '>'} (%s, %s)")
+        terms.append(f"({created}, {number}) {'<' if newest_first else '>'} (%s, %s)")
         values += after
     clause = f" WHERE {' AND '.join(terms)}" if terms else ""
     order = "DESC" if newest_first else "ASC"
     rows = db.execute(
-        f"{INSTANCE}{clause} ORDER BY i.created {order}, i.id {order} LIMIT %s",
+        f"{select}{clause} ORDER BY {created} {order}, {number} {order} LIMIT %s",
         *values,
         limit,
     ).rows()
@@ -49,9 +72,6 @@ def _terms(where: Where) -> tuple[list[str], list[Any]]:
         if value is not None:
             terms.append(f"i.{column} = %s")
             values.append(value)
-    for name, wanted in (where.get("attributes") or {}).items():
-        terms.append("i.id IN (SELECT instance FROM attribute WHERE name = %s AND value = %s)")
-        values += [name, searchable(wanted)]
     if where.get("namespace"):
         terms.append("i.namespace <> ''")
     if where.get("parent") is not None:

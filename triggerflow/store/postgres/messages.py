@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
-from triggerflow.store.postgres import kin, tasks, waking
+from triggerflow.store.postgres import kin, places, waking
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.standing import Items, Stand, Standing
-from triggerflow.store.postgres.turns import clear_inboxes
 
 
 def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> None:
@@ -20,7 +19,6 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
     rows: list[tuple[Any, ...]] = []
     woken: list[tuple[int, str, str]] = []
     cancelled: list[int] = []
-    retried: list[int] = []
     for index, op in items:
         target = s.by_id.get(op.instance)
         refused = _refused(s, op, target)
@@ -28,6 +26,11 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
             outcomes[index] = refused
             continue
         number, owner = target.number, target.owner
+        if op.kind == "cancel" and target.held:
+            # None of its code has run: there is nothing to wake for it.
+            told = kin.post(s, [(number, op.kind, op.name, op.payload, op.at)])
+            outcomes[index] = _applied(target.id, number, told)
+            continue
         if op.kind == "cancel":
             target.cancelled = True
             cancelled.append(number)
@@ -36,8 +39,7 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
         if op.dedup is not None:
             s.dedups[op.instance, op.name, op.dedup] = (op.digest, op.kind)
         if target.status == "failed":
-            target.status, target.owner = "running", None
-            retried.append(number)
+            _retry(s, target)
             if op.instance in s.key_of:
                 name, holder = s.key_of[op.instance]
                 s.keys[name] = holder
@@ -46,7 +48,7 @@ def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> 
         outcomes[index] = Outcome(
             Verdict.APPLIED, instance=target.id, number=number, owner=owner, inbox=message
         )
-    _write(s, rows, woken, cancelled, retried)
+    _write(s, rows, woken, cancelled)
 
 
 def _write(
@@ -54,7 +56,6 @@ def _write(
     rows: list[tuple[Any, ...]],
     woken: list[tuple[int, str, str]],
     cancelled: list[int],
-    retried: list[int],
 ) -> None:
     ask = s.db.execute
     if rows:
@@ -63,16 +64,26 @@ def _write(
             " SELECT * FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s)",
             *columns("iittbtbf", rows),
         )
-    if retried:
-        s.loud = True
-        ask(
-            "UPDATE instance SET status = 'running', owner = NULL, ended = NULL, value = NULL"
-            " WHERE id = ANY(%s)",
-            Ints(retried),
-        )
     waking.wake(s, woken)
     if cancelled:
         ask("UPDATE instance SET cancelled = TRUE WHERE id = ANY(%s)", Ints(cancelled))
+
+
+def _retry(s: Standing, target: Stand) -> None:
+    s.loud = True
+    target.status, target.owner = "running", None
+    s.db.execute(
+        "UPDATE instance SET status = 'running', owner = NULL, ended = NULL, value = NULL"
+        " WHERE id = %s",
+        target.number,
+    )
+    if s.flow and places.asks_for_any(s.db, target.number):
+        # It gave its places back when it failed.
+        admitted: places.Admitted = {}
+        places.proceed(s.db, target.number, admitted)
+        s.admit(admitted)
+        if target.number not in admitted:
+            target.status, target.held = "waiting", places.FOR_A_PLACE
 
 
 def _refused(s: Standing, op: Send, target: Stand | None) -> Outcome | None:
@@ -90,7 +101,7 @@ def _refused(s: Standing, op: Send, target: Stand | None) -> Outcome | None:
         return Outcome(Verdict.GONE, instance=id, detail=target.status)
     if op.generation not in (None, target.generation):
         return Outcome(Verdict.CONFLICT, instance=id, detail="generation")
-    if op.kind == "cancel" and target.cancelled:
+    if op.kind == "cancel" and target.cancelled and not target.held:
         return Outcome(Verdict.DUPLICATE, instance=id, number=number)
     if op.dedup is not None:
         known = s.dedups.get((op.instance, op.name, op.dedup))
@@ -125,26 +136,19 @@ def terminate(s: Standing, op: Terminate) -> Outcome:
         return Outcome(Verdict.GONE)
     if not target.live:
         return Outcome(Verdict.GONE, instance=op.instance, detail=target.status)
-    s.loud = True
     number, owner = target.number, target.owner
-    target.status, target.owner, target.value = "cancelled", None, op.value
-    s.db.execute(
-        "UPDATE instance SET status = 'cancelled', owner = NULL, value = %s, ended = %s,"
-        " due = NULL, cause = NULL, reason = NULL WHERE id = %s",
-        op.value,
-        op.at,
-        number,
-    )
-    s.db.execute("DELETE FROM wait WHERE instance = %s", number)
-    tasks.clear_instances(s, [number])
-    clear_inboxes(s.db, [number])
-    letters = kin.cancel_children(s, [(number, op.at)])
-    kin.mark(s, letters)
-    letters += kin.tell_parents(s, [(number, "cancelled", op.value, op.at)])
+    told = kin.Told()
+    letters = kin.end_at_once(s, {number: (op.value, op.at)}, told)
+    told.add(kin.post(s, letters))
+    return _applied(op.instance, number, told, owner)
+
+
+def _applied(instance: str, number: int, told: kin.Told, owner: int | None = None) -> Outcome:
     return Outcome(
         Verdict.APPLIED,
-        instance=op.instance,
+        instance=instance,
         number=number,
         owner=owner,
-        told=tuple(kin.post(s, letters)),
+        told=tuple(told.owners),
+        ended=tuple(told.ended),
     )

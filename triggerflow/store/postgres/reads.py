@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from triggerflow.core.log import IN_ROWS
-from triggerflow.store.postgres.columns import Ints, Texts
+from triggerflow.store.postgres.columns import Ints
 from triggerflow.store.postgres.requests import whole
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
-    FiringRecord,
     InboxRow,
     InstanceRecord,
     LogRecord,
     OutboxRow,
-    TriggerRecord,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +29,10 @@ INSTANCE: Final = (
     "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
     " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
     " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
-    " g.input, g.seed, a.cid, t.name, t.cid, g.positions, i.turns FROM instance i"
+    " g.input, g.seed, a.cid, t.name, t.cid, g.positions, i.turns, i.priority, i.held,"
+    " CASE i.held WHEN 0 THEN NULL WHEN 3 THEN NULL"
+    " WHEN 4 THEN (SELECT w.key FROM place w WHERE w.instance = i.id AND w.state = 1)"
+    " ELSE (SELECT c.key FROM gathering c WHERE c.instance = i.id) END FROM instance i"
     " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
     " LEFT JOIN instance p ON p.id = i.parent LEFT JOIN activity a ON a.seq = i.activity"
     " LEFT JOIN trigger_spec t ON t.id = i.trigger_spec"
@@ -119,25 +120,22 @@ def inbox_after(db: Db, number: int, after: int) -> list[InboxRow]:
     return [InboxRow(*row) for row in rows]
 
 
-def activity(db: Db, cid: str) -> ActivityRecord | None:
+_ACTIVITY: Final = (
+    "SELECT seq, cid, types, actors, document, received, namespace, source, depth,"
+    " received_digest FROM activity"
+)
+
+
+def activity(db: Db, cid: str, namespace: str) -> ActivityRecord | None:
     """One activity by its CID."""
-    row = db.execute(
-        "SELECT seq, cid, types, actors, document, received FROM activity WHERE cid = %s", cid
-    ).row()
+    row = db.execute(f"{_ACTIVITY} WHERE cid = %s AND namespace = %s", cid, namespace).row()
     return None if row is None else ActivityRecord(*row)
 
 
-def firings_of(db: Db, cids: Sequence[str]) -> dict[str, list[FiringRecord]]:
-    """The firings of activities, in the order in which they were written."""
-    found: dict[str, list[FiringRecord]] = defaultdict(list)
-    for cid, *row in db.execute(
-        "SELECT a.cid, t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry"
-        " FROM activity a JOIN firing f ON f.activity = a.seq"
-        " JOIN trigger_spec t ON t.id = f.trigger_spec WHERE a.cid = ANY(%s) ORDER BY f.id",
-        Texts(cids),
-    ).rows():
-        found[cid].append(FiringRecord(*row))
-    return found
+def newest_activities(db: Db, limit: int) -> list[ActivityRecord]:
+    """The last activities, the newest first."""
+    rows = db.execute(f"{_ACTIVITY} ORDER BY seq DESC LIMIT %s", limit).rows()
+    return [ActivityRecord(*row) for row in rows]
 
 
 def activities(db: Db, lock_class: int, after: int, limit: int) -> list[ActivityRecord]:
@@ -148,8 +146,7 @@ def activities(db: Db, lock_class: int, after: int, limit: int) -> list[Activity
     if horizon <= after:
         return []
     rows = db.execute(
-        "SELECT seq, cid, types, actors, document, received FROM activity"
-        " WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
+        f"{_ACTIVITY} WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
         after,
         horizon,
         limit,
@@ -170,26 +167,15 @@ def searchable(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def triggers(db: Db, at: int | None = None) -> tuple[TriggerRecord, ...]:
-    """Active triggers, or those of an earlier generation, in order of registration."""
-    rows = db.execute(
-        "SELECT id, cid, name, spec, state FROM trigger_spec WHERE CASE"
-        " WHEN %s::bigint IS NULL THEN state = 'active'"
-        " ELSE registry <= %s AND coalesce(retired, %s + 1) > %s END ORDER BY id",
-        at,
-        at,
-        at,
-        at,
-    ).rows()
-    return tuple(TriggerRecord(*row) for row in rows)
-
-
 def outbox(db: Db, limit: int, after: int) -> list[OutboxRow]:
     """Deferred dispatches, oldest first."""
     rows = db.execute(
-        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec FROM outbox o"
+        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec, a.types,"
+        " a.actors, a.source, a.namespace, a.depth, t.options, p.state FROM outbox o"
         " JOIN activity a ON a.seq = o.activity"
         " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
+        " LEFT JOIN trigger_past p ON p.trigger_spec = o.trigger_spec"
+        " AND p.since <= o.registry AND p.until > o.registry"
         " WHERE o.id > %s ORDER BY o.id LIMIT %s",
         after,
         limit,

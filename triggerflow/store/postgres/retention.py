@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from triggerflow.store.postgres.clearing import clear_inboxes
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.reads import LAST
-from triggerflow.store.postgres.turns import clear_inboxes
 from triggerflow.store.records import ENDED, Position, Pruned, RemovedRecord
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ OWNED: Final = (
     "task_answer",
     "progress",
     "attribute",
+    "place",
+    "gathering",
+    "gathered",
 )
 
 # The log rows of so many are removed in one transaction, and of one instance at least: it
@@ -104,6 +107,14 @@ def prune(
             " WHERE f.activity = u.a AND f.trigger_spec = u.t AND f.instance = u.i",
             *columns("iitf", fired),
         )
+    triggers = [(row[0], row[5], now) for row in found if row[5] is not None]
+    if triggers:
+        db.execute(
+            "UPDATE firing f SET removed = u.at FROM unnest(%s, %s, %s) AS u (i, t, at)"
+            " JOIN gathered g ON g.instance = u.i"
+            " WHERE f.activity = g.activity AND f.trigger_spec = u.t",
+            *columns("iif", triggers),
+        )
     clear_inboxes(db, numbers)
     for table in OWNED:
         db.execute(f"DELETE FROM {table} WHERE instance = ANY(%s)", Ints(numbers))
@@ -113,7 +124,9 @@ def prune(
 
 _OLD_DOCUMENTS: Final = (
     "SELECT a.seq, a.received, EXISTS (SELECT 1 FROM outbox o WHERE o.activity = a.seq)"
-    " FROM activity a WHERE a.document IS NOT NULL AND a.received < %s"
+    " OR EXISTS (SELECT 1 FROM firing f WHERE f.activity = a.seq"
+    " AND (f.outcome = 'paused' OR f.due IS NOT NULL)) FROM activity a"
+    " WHERE a.document IS NOT NULL AND a.received < %s"
     " AND (a.received, a.seq) > (%s, %s) ORDER BY a.received, a.seq LIMIT %s"
 )
 
@@ -124,7 +137,7 @@ def old_documents(
     """A page of documents to take; see `Store.prune_documents`."""
     since, number = after or _FIRST
     rows = db.execute(_OLD_DOCUMENTS, float(before), float(since), number, limit).rows()
-    # Where the dispatch was put off, a worker will need the document.
+    # Where the dispatch was put off, or will be tried again, a worker needs the document.
     found = [seq for seq, _, needed in rows if not needed]
     return found, (rows[-1][1], rows[-1][0]) if len(rows) == limit else None
 
@@ -144,9 +157,11 @@ def prune_documents(db: Db, before: float, *, after: Position | None, limit: int
 def removed(db: Db, prefix: str) -> RemovedRecord | None:
     """The one removed instance whose id begins so; see `Store.removed`."""
     rows = db.execute(
-        "SELECT f.instance, a.cid, t.name, f.removed FROM firing f"
+        # Several activities may have been gathered in it: the first one opened it.
+        "SELECT DISTINCT ON (f.instance) f.instance, a.cid, t.name, f.removed FROM firing f"
         " JOIN activity a ON a.seq = f.activity JOIN trigger_spec t ON t.id = f.trigger_spec"
-        " WHERE f.removed IS NOT NULL AND f.instance >= %s AND f.instance < %s LIMIT 2",
+        " WHERE f.removed IS NOT NULL AND f.instance >= %s AND f.instance < %s"
+        " ORDER BY f.instance, f.id LIMIT 2",
         prefix,
         prefix + LAST,
     ).rows()

@@ -1,7 +1,7 @@
 """What a batch is about: locked in one order, read in one go, before anything is decided.
 
-All batches lock in one order: the worker's row, CIDs (by inserting them), instances, outbox
-rows, tasks, waits, each kind in the order of its keys. So no two of them wait for each other
+All batches lock in one order: the worker's row, the registry (shared), CIDs (by inserting
+them), what flow control keeps, where it may be touched (see `flow`), instances, outbox rows, tasks, waits, each kind in the order of its keys. So no two of them wait for each other
 in a ring. What is locked can't change until the batch commits, and what is read is read after
 the locks, so whoever waited for another batch sees all that it wrote.
 
@@ -27,10 +27,12 @@ from triggerflow.store.acts import (
     SpawnChild,
 )
 from triggerflow.store.operations import (
+    Advance,
     Append,
     Block,
     Dispatch,
     Heartbeat,
+    Redispatch,
     Release,
     Satisfy,
     Send,
@@ -39,6 +41,7 @@ from triggerflow.store.operations import (
     Turn,
     Unblock,
 )
+from triggerflow.store.postgres import flow
 from triggerflow.store.postgres.columns import Ints, Texts, columns
 from triggerflow.store.records import ENDED
 from triggerflow.store.tasks import FinishTask, TaskHeartbeat
@@ -73,6 +76,7 @@ class Stand:
     awaits: str | None = None
     parked_by: int | None = None
     wide: bool | None = False
+    held: int = 0
 
     @property
     def live(self) -> bool:
@@ -115,7 +119,7 @@ class WaitStand:
 
 _ROW: Final = (
     "SELECT i.id, i.public_id, i.status, i.owner, i.generation, i.log_length, i.cancelled,"
-    " i.parent, i.awaited, i.abandoned, i.value, i.awaits, i.parked_by, i.pending = ''"
+    " i.parent, i.awaited, i.abandoned, i.value, i.awaits, i.parked_by, i.pending = '', i.held"
     " FROM instance i"
 )
 _LOCK: Final = f"{_ROW} WHERE i.id = ANY(%s) ORDER BY i.id FOR NO KEY UPDATE OF i"
@@ -141,6 +145,11 @@ _CHILDREN: Final = (
     " FROM unnest(%s) AS u JOIN instance c ON c.parent = u UNION SELECT c.id"
     " FROM unnest(%s) AS u JOIN instance n ON n.public_id = u"
     " JOIN instance c ON c.parent = n.id) ORDER BY i.id FOR NO KEY UPDATE OF i"
+)
+_KIN: Final = (
+    "SELECT c.id FROM unnest(%s) AS u JOIN instance c ON c.parent = u"
+    " AND c.status IN ('running', 'waiting', 'blocked') UNION SELECT n.parent"
+    " FROM unnest(%s) AS u JOIN instance n ON n.id = u WHERE n.parent IS NOT NULL"
 )
 _UNREAD: Final = (
     "SELECT x.instance, x.kind, x.name FROM unnest(%s, %s) AS u (id, seen)"
@@ -170,7 +179,7 @@ _RECORDED: Final = (
     " JOIN recorded r ON r.step = k.step AND r.key = k.key"
 )
 _OUTBOX: Final = (
-    "SELECT o.id, o.activity, a.depth, ARRAY(SELECT f.trigger_spec FROM firing f"
+    "SELECT o.id, a.cid, a.depth, ARRAY(SELECT f.trigger_spec FROM firing f"
     " WHERE f.activity = o.activity) FROM outbox o JOIN activity a ON a.seq = o.activity"
     " WHERE o.id = ANY(%s) ORDER BY o.id FOR UPDATE OF o"
 )
@@ -199,6 +208,7 @@ class Standing:
         db: the connection, in the batch's transaction.
         worker: who acts, or None if nobody may.
         loud: others have to be told that something happened.
+        flow: it may touch what flow control keeps (see `flow`).
         unread: number of an instance that parks -> (kind, name) of messages that its turn
             hadn't seen.
     """
@@ -208,6 +218,7 @@ class Standing:
         self.db = db
         self.worker = worker
         self.loud = False
+        self.flow = False
         self.rows: dict[int, Stand] = {}
         self.by_id: dict[str, Stand] = {}
         self.children: dict[int, list[Stand]] = defaultdict(list)
@@ -216,7 +227,7 @@ class Standing:
         self.key_of: dict[str, tuple[Key, Holder]] = {}
         self.dedups: dict[tuple[str, str, str], tuple[bytes | None, str]] = {}
         self.recorded: dict[tuple[str, str], bytes] = {}
-        self.outbox: dict[int, tuple[int, int, frozenset[int]]] = {}
+        self.outbox: dict[int, tuple[str, int, frozenset[int]]] = {}
         self.tasks: dict[int, TaskStand] = {}
         self.task_of: dict[Call, TaskStand] = {}
         self.answers: dict[Call, tuple[int, bytes]] = {}
@@ -236,6 +247,24 @@ class Standing:
         """The number of a new instance."""
         return next(self._numbers)
 
+    def fetch(self, numbers: list[int]) -> None:
+        """Lock instances that nobody could name when the batch began."""
+        missing = sorted({number for number in numbers if number not in self.rows})
+        if missing:
+            self._take_instances(self.db.execute(_LOCK, Ints(missing)).rows())
+
+    def fetch_kin(self, numbers: list[int]) -> None:
+        """Lock the parents and the live children of locked instances."""
+        found = self.db.execute(_KIN, Ints(numbers), Ints(numbers)).firsts()
+        self.fetch(found)
+
+    def admit(self, admitted: dict[int, None]) -> None:
+        """These were admitted: they wait for an owner."""
+        self.loud = self.loud or bool(admitted)
+        for number in admitted:
+            if number in self.rows:
+                self.rows[number].status, self.rows[number].held = "running", 0
+
     def next_message(self) -> int:
         """The number of an inbox row."""
         return next(self._inbox)
@@ -251,6 +280,9 @@ class Standing:
         turns = [op for op in self.ops(Turn) if isinstance(op, Turn)]
         acts = [act for op in turns for act in op.acts]
         asked: list[tuple[Any, Answer]] = []
+        lock = flow.ask(self, turns, acts)
+        if lock is not None:
+            asked.append((self._take_lock, lock))
         self._ask_instances(turns, acts, asked)
         parking = [(op.number, op.inbox_seen) for op in turns if op.status == "waiting"]
         if parking:
@@ -297,6 +329,11 @@ class Standing:
     def _ask_keys(self, acts: list[Any], asked: list[tuple[Any, Answer]]) -> None:
         new = [op.instance for op in self.ops(Start)]
         new += [act.instance for act in acts if isinstance(act, SpawnChild)]
+        new += [
+            planned.instance
+            for planned in flow.plans(self.ops(Append, Dispatch, Redispatch, Advance))
+            if planned.instance is not None
+        ]
         keys = [(each.namespace, each.flow, each.key) for each in new if each.key is not None]
         if keys:
             ask = self.db.execute(_HOLDERS, *columns("ttt", keys))
@@ -325,13 +362,8 @@ class Standing:
             asked.append((self._take_answers, ask))
 
     def _ask_numbers(self, acts: list[Any], asked: list[tuple[Any, Answer]]) -> None:
-        started = [
-            planned
-            for op in self.ops(Append, Dispatch)
-            for planned in op.firings or ()
-            if planned.instance is not None
-        ]
-        count = len(self.ops(Start)) + len(started)
+        planned = flow.plans(self.ops(Append, Dispatch, Redispatch, Advance))
+        count = len(self.ops(Start)) + sum(len(flow.newcomers(each)) for each in planned)
         count += sum(isinstance(act, SpawnChild) for act in acts)
         for sequence, wanted, take in (
             ("instance_id", count, self._take_numbers),
@@ -349,6 +381,9 @@ class Standing:
         for row in rows:
             if row[0] not in self.rows:
                 self.bear(Stand(*row))
+
+    def _take_lock(self, rows: list[tuple[Any, ...]]) -> None:
+        self.flow = bool(rows)
 
     def _take_unread(self, rows: list[tuple[Any, ...]]) -> None:
         for number, kind, name in rows:
@@ -373,9 +408,7 @@ class Standing:
         self.recorded = {(step, key): value for step, key, value in rows}
 
     def _take_outbox(self, rows: list[tuple[Any, ...]]) -> None:
-        self.outbox = {
-            id: (activity, depth, frozenset(fired)) for id, activity, depth, fired in rows
-        }
+        self.outbox = {id: (cid, depth, frozenset(fired)) for id, cid, depth, fired in rows}
 
     def _take_tasks(self, rows: list[tuple[Any, ...]]) -> None:
         for id, number, generation, tag, owner, token in rows:

@@ -17,11 +17,11 @@ import psycopg
 
 from triggerflow.errors import StoreError
 from triggerflow.store.postgres import (
+    fired,
     listing,
     locks,
     progress,
     reads,
-    registry,
     retention,
     schema,
     tasks,
@@ -29,18 +29,19 @@ from triggerflow.store.postgres import (
     waits,
     workers,
 )
-from triggerflow.store.postgres.batch import carry_out
+from triggerflow.store.postgres.batch import carry_out, rehearse
 from triggerflow.store.postgres.connection import place_of
 from triggerflow.store.postgres.held import forbidden
 from triggerflow.store.postgres.lines import Line
 from triggerflow.store.postgres.news import News
 from triggerflow.store.postgres.transactions import Transactions
+from triggerflow.store.postgres.triggers import Triggers
 from triggerflow.store.postgres.wire import Db
 from triggerflow.store.postgres.writer import Writer
 from triggerflow.store.records import Pruned
 
 if TYPE_CHECKING:
-    from triggerflow.store.operations import Batch, Outcome
+    from triggerflow.store.operations import Append, Batch, Outcome
     from triggerflow.store.records import (
         ActivityRecord,
         Counts,
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
         RemovedRecord,
         TaskCount,
         TaskRecord,
-        TriggerRecord,
         WaitRecord,
         Where,
         WorkerRecord,
@@ -68,7 +68,7 @@ T = TypeVar("T")
 _LOCK_CLASS: Final = "SELECT 'activity'::regclass::oid::bigint & 8388607"
 
 
-class PostgresStore:
+class PostgresStore(Triggers):
     """One database. See `triggerflow.store.protocol.Store` for what the methods promise.
 
     Args:
@@ -177,6 +177,17 @@ class PostgresStore:
         """Carry out a batch in one transaction; see `Store.commit`."""
         return self._write(lambda db: carry_out(db, batch, self._triggers, self._lock_class))
 
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """Carry out an append and take it back; see `Store.rehearse`."""
+
+        def work(db: Db) -> tuple[Outcome, bool]:
+            raise _TakenBack(rehearse(db, append, proposed, self._lock_class))
+
+        try:
+            return self._write(work)
+        except _TakenBack as back:
+            return back.outcome
+
     def register_worker(
         self,
         *,
@@ -222,10 +233,6 @@ class PostgresStore:
             return freed, freed > 0
 
         return self._write(work)
-
-    def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
-        """Make triggers current; see `Store.sync_triggers`."""
-        return self._write(lambda db: registry.sync(db, triggers, now))
 
     def transact(
         self, step: Transact, work: Work, *, gave_up: Callable[[], None] = lambda: None
@@ -303,20 +310,6 @@ class PostgresStore:
             self._check_process()
             return self._news is not None and self._news.heard()
 
-    def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
-        """Generation and active triggers; see `Store.registry`."""
-
-        def both(db: Db) -> tuple[int, tuple[TriggerRecord, ...]]:
-            # One snapshot: the generation must be the one of these triggers.
-            with db.snapshot():
-                return registry.generation(db), reads.triggers(db)
-
-        return self._read(both)
-
-    def triggers_at(self, registry: int) -> tuple[TriggerRecord, ...]:
-        """See `Store.triggers_at`."""
-        return self._read(lambda db: reads.triggers(db, registry))
-
     def instance(self, id: str) -> InstanceRecord | None:
         """See `Store.instance`."""
         return self._read(lambda db: reads.instance(db, id))
@@ -368,13 +361,38 @@ class PostgresStore:
             return []
         return self._write(lambda db: (_woken(db, worker), False))
 
-    def activity(self, cid: str) -> ActivityRecord | None:
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
         """See `Store.activity`."""
-        return self._read(lambda db: reads.activity(db, cid))
+        return self._read(lambda db: reads.activity(db, cid, namespace))
 
-    def firings(self, cid: str) -> list[FiringRecord]:
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """See `Store.newest_activities`."""
+        return self._read(lambda db: reads.newest_activities(db, limit))
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
         """See `Store.firings`."""
-        return self._read(lambda db: reads.firings_of(db, [cid]).get(cid, []))
+        return self._read(lambda db: fired.firings_of(db, cid, namespace))
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """See `Store.fired`."""
+        return self._read(
+            lambda db: fired.fired(
+                db,
+                activity=activity,
+                trigger=trigger,
+                outcome=outcome,
+                after=after,
+                limit=limit,
+            )
+        )
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """See `Store.outbox`."""
@@ -453,6 +471,14 @@ class PostgresStore:
                 "was opened before this process was forked",
                 "open the app in the child, after the fork",
             )
+
+
+class _TakenBack(Exception):
+    """Ends a transaction that is to leave nothing but its outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 def _let_go(db: Db | None, held: set[int]) -> None:

@@ -93,25 +93,6 @@ def _remove(db: Db, calls: Sequence[Call]) -> None:
         progress.clear(db, calls)
 
 
-_CLEAR: Final = (
-    "WITH gone AS (SELECT unnest(%s) AS id),"
-    " a AS (DELETE FROM progress WHERE instance IN (SELECT id FROM gone)),"
-    " b AS (DELETE FROM task WHERE instance IN (SELECT id FROM gone)),"
-    " c AS (DELETE FROM task_answer WHERE instance IN (SELECT id FROM gone)),"
-    " d AS (DELETE FROM tried WHERE instance IN (SELECT id FROM gone)),"
-    " r AS (DELETE FROM request WHERE instance IN (SELECT id FROM gone)),"
-    " e AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone)"
-    " AND NOT consumed AND kind = 'task') SELECT"
-)
-
-
-def clear_instances(s: Standing, numbers: Sequence[int]) -> None:
-    """Forget what instances had in the generation that has ended, unread answers included."""
-    if numbers:
-        s.db.execute(_CLEAR, Ints(numbers))
-        s.drop_generation(set(numbers))
-
-
 # --- claims
 
 
@@ -236,7 +217,7 @@ def finish(s: Standing, items: Items, outcomes: list[Any]) -> None:
             s.answers[op.number, op.generation, op.tag] = (op.token, op.digest)
     _answer(s, [op for _, op in won])
     letters = [(op.number, "task", op.tag, op.payload, op.at) for _, op in won]
-    owners = dict(kin.post(s, letters))
+    owners = dict(kin.post(s, letters).owners)
     for index, op in won:
         told = ((op.number, owners.get(op.number)),)
         outcomes[index] = Outcome(Verdict.APPLIED, number=op.number, told=told)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
-from triggerflow.store.postgres import acts, generations, requests, tasks, waking
+from triggerflow.store.postgres import acts, generations, kin, places, requests, waking
+from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.progress import clear
 from triggerflow.store.records import ENDED
@@ -73,7 +74,7 @@ def _may(s: Standing, op: Turn | Block) -> bool:
 def _write(
     s: Standing, writing: acts.Writing, won: list[tuple[int, Turn]], outcomes: list[Any]
 ) -> None:
-    told: list[tuple[int, int | None]] = []
+    told = kin.Told()
     if any(op.acts or op.status in ENDED for _, op in won):
         for index, op in won:
             for act in op.acts:
@@ -84,15 +85,6 @@ def _write(
     for index, op in won:
         if op.number in woken:
             outcomes[index] = Outcome(Verdict.APPLIED, woken=True)
-    if told or writing.emitted:
-        # One turn passes on what the whole batch has told.
-        first = won[0][0]
-        outcomes[first] = Outcome(
-            Verdict.APPLIED,
-            woken=outcomes[first].woken,
-            told=tuple(told),
-            emitted=bool(writing.emitted),
-        )
     _log(s.db, [op for _, op in won])
     staying = [op for _, op in won if op.status == "running" or op.number in woken]
     _stay(s, staying)
@@ -103,7 +95,17 @@ def _write(
     leaving = [op for _, op in won if op.status != "running" and op.number not in woken]
     _leave(s, leaving)
     clear(s.db, [(op.number, op.generation, tag) for _, op in won for tag in op.progress_over])
-    _end(s, [op for op in leaving if op.status in ENDED])
+    told.woken(_end(s, [op for op in leaving if op.status in ENDED]))
+    if told or writing.emitted:
+        # One turn passes on what the whole batch has told.
+        first = won[0][0]
+        outcomes[first] = Outcome(
+            Verdict.APPLIED,
+            woken=outcomes[first].woken,
+            told=tuple(told.owners),
+            ended=tuple(told.ended),
+            emitted=bool(writing.emitted),
+        )
 
 
 def _log(db: Db, won: Sequence[Turn]) -> None:
@@ -195,32 +197,23 @@ def _consume(db: Db, messages: list[int]) -> None:
         )
 
 
-def _end(s: Standing, ended: Sequence[Turn]) -> None:
+def _end(s: Standing, ended: Sequence[Turn]) -> places.Admitted:
+    """What goes with an end; who got a place by it."""
+    admitted: places.Admitted = {}
     if not ended:
-        return
+        return admitted
     # Somebody may wait for it.
     s.loud = True
     numbers = [op.number for op in ended]
-    tasks.clear_instances(s, numbers)
+    clear_instances(s, numbers)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.
     clear_inboxes(s.db, [op.number for op in ended if op.status != "failed"])
     s.drop_keys({s.rows[number].id for number in numbers})
-
-
-# Two parts, since each has an index of its own.
-_CLEAR: Final = (
-    "WITH gone AS (SELECT unnest(%s) AS id),"
-    " a AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone) AND NOT consumed),"
-    " b AS (DELETE FROM inbox WHERE instance IN (SELECT id FROM gone)"
-    " AND dedup IS NOT NULL) SELECT"
-)
-
-
-def clear_inboxes(db: Db, numbers: Sequence[int]) -> None:
-    """Nobody reads these messages any more."""
-    if numbers:
-        db.execute(_CLEAR, Ints(numbers))
+    if s.flow:
+        places.release(s.db, [(op.number, op.status == "failed") for op in ended], admitted)
+        s.admit(admitted)
+    return admitted
 
 
 def _block(s: Standing, blocks: Sequence[Block]) -> None:

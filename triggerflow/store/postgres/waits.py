@@ -30,7 +30,7 @@ def satisfy(s: Standing, items: Items, outcomes: list[Any]) -> None:
         letters.append((number, "activity", tag, op.payload, op.at))
     if closed:
         s.db.execute("DELETE FROM wait WHERE id = ANY(%s)", Ints(closed))
-    owners = dict(kin.post(s, letters))
+    owners = dict(kin.post(s, letters).owners)
     for index, number in met:
         told = ((number, owners[number]),)
         outcomes[index] = Outcome(Verdict.APPLIED, number=number, told=told)
@@ -51,6 +51,7 @@ def scanned(db: Db, items: Items, outcomes: list[Any]) -> None:
 def waits(db: Db) -> list[WaitRecord]:
     """Open waits of instances that go on."""
     rows = db.execute(
-        "SELECT id, instance, generation, tag, pattern, scanned FROM wait ORDER BY id"
+        "SELECT w.id, w.instance, w.generation, w.tag, w.pattern, w.scanned, i.namespace"
+        " FROM wait w JOIN instance i ON i.id = w.instance ORDER BY w.id"
     ).rows()
     return [WaitRecord(*row) for row in rows]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def wake(s: Standing, messages: Iterable[tuple[int, str, str]]) -> list[int]:
     """Wake the instances that these messages are for. Their rows are locked.
 
-    A parked instance becomes runnable; an owned one is told by its owner; a blocked one stays.
+    A parked instance becomes runnable; an owned one is told by its owner; a blocked or held
+    one stays.
 
     Args:
         s: what the batch has found.
@@ -41,12 +42,12 @@ def wake(s: Standing, messages: Iterable[tuple[int, str, str]]) -> list[int]:
         s.loud = True
         s.db.execute(
             "UPDATE instance SET wake = TRUE,"
-            " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END"
+            " status = CASE WHEN status = 'waiting' AND held = 0 THEN 'running' ELSE status END"
             " WHERE id = ANY(%s)",
             Ints(list(woken)),
         )
     for number in woken:
-        if s.rows[number].status == "waiting":
+        if s.rows[number].status == "waiting" and not s.rows[number].held:
             s.rows[number].status = "running"
     return list(woken)
 

@@ -88,6 +88,16 @@ def hand_back(db: Db, worker: int) -> None:
         worker,
     )
     tasks.hand_back(db, worker)
+    _free_walks(db, worker)
+
+
+def _free_walks(db: Db, worker: int) -> int:
+    """Let others go on with a worker's walks over history; how many there were."""
+    found = db.execute(
+        "UPDATE backfill SET owner = NULL WHERE ended IS NULL AND owner = %s RETURNING id",
+        worker,
+    )
+    return len(found.rows())
 
 
 def reap(db: Db, *, silent: Mapping[int, float]) -> int:
@@ -127,7 +137,7 @@ def _reap(db: Db, worker: int, seen: float) -> int:
             Ints(freed),
             CRASH_LIMIT,
         )
-    held = tasks.free(s, worker, seen)
+    held = tasks.free(s, worker, seen) + _free_walks(db, worker)
     db.execute("UPDATE outbox SET owner = NULL WHERE owner = %s", worker)
     remove(db, worker)
     return len(freed) + held

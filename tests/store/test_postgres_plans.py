@@ -118,8 +118,8 @@ INSERT INTO task_answer (instance, generation, tag, token, digest)
     SELECT n, 1, 'call:u#0', 0, 'd' FROM generate_series(1, {rows}) n;
 INSERT INTO progress (instance, generation, tag, details, at)
     SELECT n, 1, 'call:t#0', 'd', {now} FROM generate_series(1, {rows}) n;
-INSERT INTO attribute (name, value, instance)
-    SELECT 'city', '"c' || n || '"', n FROM generate_series(1, {rows}) n;
+INSERT INTO attribute (name, value, created, instance)
+    SELECT 'city', '"c' || n || '"', {now} + n / 100, n FROM generate_series(1, {rows}) n;
 INSERT INTO recorded (step, key, value, at)
     SELECT 'a', 'k' || n, 'v', {now} FROM generate_series(1, {rows}) n;
 UPDATE firing SET removed = {now} WHERE id % 1000 = 0;

@@ -48,9 +48,8 @@ def _advance(s: Standing, triggers: Triggers, op: Advance, generation: int) -> O
         if spec is None or has_fired(db, seq, spec):
             counts["known"] += 1
             continue
-        met = Met(
-            seq, *db.execute("SELECT cid, depth FROM activity WHERE seq = %s", seq).rows()[0]
-        )
+        about = db.execute("SELECT cid, depth FROM activity WHERE seq = %s", seq).rows()[0]
+        met = Met(seq, *about)
         count(rows.fire(met, planned, generation, op.at, source="backfill"))
     for each in op.again:
         found = again(rows, each)

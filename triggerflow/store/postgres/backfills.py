@@ -84,7 +84,8 @@ def _insert(
     empty = last < first
     number: int = db.execute(
         "INSERT INTO backfill (kind, name, trigger_spec, state, first, last, received_from,"
-        " received_until, cursor, created, ended) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " received_until, cursor, created, ended)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " RETURNING id",
         kind,
         name,
@@ -115,7 +116,8 @@ def stop_resuming(db: Db, name: str, reason: str, now: float) -> None:
 def set_state(db: Db, number: int, state: str, reason: str | None, now: float) -> str | None:
     """Pause, go on with, or cancel one that has not ended; see `Store.set_backfill`."""
     db.execute(
-        "UPDATE backfill SET state = %s, reason = %s, ended = %s WHERE id = %s AND ended IS NULL",
+        "UPDATE backfill SET state = %s, reason = %s, ended = %s"
+        " WHERE id = %s AND ended IS NULL",
         state,
         reason,
         now if state == "cancelled" else None,
@@ -158,8 +160,8 @@ def past(
         limit,
     ).rows()
     end = after
-    for end, bytes in sized:
-        size -= bytes
+    for seq, bytes in sized:
+        end, size = seq, size - bytes
         if size <= 0:
             break
     rows = db.execute(

@@ -11,7 +11,6 @@ from triggerflow.store.acts import SpawnChild
 from triggerflow.store.operations import (
     Advance,
     Append,
-    Batch,
     Block,
     Claim,
     Dispatch,
@@ -47,6 +46,7 @@ from triggerflow.store.postgres.standing import Items, Standing
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
 
 if TYPE_CHECKING:
+    from triggerflow.store.operations import Batch
     from triggerflow.store.postgres.wire import Db
     from triggerflow.store.records import NewTrigger
 
@@ -80,16 +80,27 @@ def carry_out(
     Returns:
         One outcome an operation, and whether others have to be told.
     """
-    outcomes: list[Any] = [None] * len(batch.operations)
+    return _carry_out(db, batch.operations, batch.worker, batch.now, triggers, lock_class)
+
+
+def _carry_out(
+    db: Db,
+    operations: Sequence[Any],
+    acting: tuple[int, int] | None,
+    now: float,
+    triggers: Triggers,
+    lock_class: int,
+) -> tuple[list[Outcome], bool]:
+    outcomes: list[Any] = [None] * len(operations)
     groups: dict[type, Items] = {}
-    for index, op in enumerate(batch.operations):
+    for index, op in enumerate(operations):
         kind = Turn if type(op) is Block else type(op)
         groups.setdefault(kind, []).append((index, op))
     first = None
-    if batch.worker is not None and any(
-        type(op) in _NEEDS_WORKER or getattr(op, "own", False) for op in batch.operations
+    if acting is not None and any(
+        type(op) in _NEEDS_WORKER or getattr(op, "own", False) for op in operations
     ):
-        first = workers.fence(db, *batch.worker, batch.now)
+        first = workers.fence(db, *acting, now)
     ops = [op for _, op in groups.get(Turn, ())]
     appends = [op for _, op in groups.get(Append, ())]
     activities = Activities(db, ops, appends, lock_class)
@@ -97,7 +108,7 @@ def carry_out(
         registry.stand_by(db)
     # All of this is under way at once: the fence, the CIDs, the locks in their order.
     activities.insert()
-    worker = batch.worker[0] if batch.worker is not None else None
+    worker = None if acting is None else acting[0]
     s = Standing(db, worker, groups)
     spawns = any(isinstance(act, SpawnChild) for op in ops for act in getattr(op, "acts", ()))
     horizon = (
@@ -126,7 +137,7 @@ def rehearse(db: Db, op: Append, proposed: Sequence[NewTrigger], lock_class: int
         return Outcome(Verdict.STALE)
     op = attrs.evolve(op, registry=registry.sync(db, proposed, op.received))
     # What is registered here is gone afterwards, so no number of it may be noted.
-    outcomes, _ = carry_out(db, Batch([op], op.received), {}, lock_class)
+    outcomes, _ = _carry_out(db, [op], None, op.received, {}, lock_class)
     return outcomes[0]
 
 

@@ -86,8 +86,8 @@ def _addressed(s: Standing, letter: Letter, outcome: str) -> Decision:
             where = f" in namespace {letter.namespace!r}" if letter.namespace else ""
             return Decision(
                 "failed",
-                f"no live instance of flow {letter.flow!r} holds the key {letter.key!r}{where}: "
-                f"there is nobody to {letter.kind}",
+                f"no live instance of flow {letter.flow!r} holds the key {letter.key!r}{where}:"
+                f" there is nobody to {letter.kind}",
             )
         # It may have ended while we waited for its lock; then somebody else may hold the key.
         s.fetch([number[0]])

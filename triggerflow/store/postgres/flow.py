@@ -9,7 +9,7 @@ way, so that it may be asked before the instance is locked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.acts import CancelChild, SpawnChild
@@ -31,8 +31,7 @@ from triggerflow.store.records import ENDED
 if TYPE_CHECKING:
     from triggerflow.store.newcomer import NewInstance
     from triggerflow.store.operations import Turn
-    from triggerflow.store.postgres.standing import Standing
-    from triggerflow.store.postgres.wire import Answer
+    from triggerflow.store.postgres.wire import Answer, Db
 
 _CONTROLLED: Final = "(i.held > 0 OR EXISTS (SELECT 1 FROM place p WHERE p.instance = i.id))"
 _ASK: Final = (
@@ -63,23 +62,32 @@ def newcomers(planned: PlannedFiring) -> list[NewInstance]:
     return [new for new in (planned.instance, planned.dead_letter) if new is not None]
 
 
-def ask(s: Standing, turns: list[Turn], acts: list[Any]) -> Answer | None:
-    """Take the lock if it may be needed: then there is a row. None if it surely isn't."""
-    planned = list(plans(s.ops(Append, Dispatch, Redispatch, Advance)))
+def lock(
+    db: Db, ops: Callable[..., list[Any]], turns: list[Turn], acts: list[Any]
+) -> Answer | None:
+    """Take the lock if it may be needed: then there is a row. None if it surely isn't.
+
+    Args:
+        db: the connection.
+        ops: gives the batch's operations of some kinds.
+        turns: its turns.
+        acts: their acts.
+    """
+    planned = list(plans(ops(Append, Dispatch, Redispatch, Advance)))
     new = [each for one in planned for each in newcomers(one)]
-    new += [op.instance for op in s.ops(Start)]
+    new += [op.instance for op in ops(Start)]
     new += [act.instance for act in acts if isinstance(act, SpawnChild)]
     sure = any(each.admission is not None for each in new) or any(
         one.once is not None or one.letter is not None for one in planned
     )
-    sends = [op.instance for op in s.ops(Send) if op.kind in ("cancel", "retry")]
-    terminated = [op.instance for op in s.ops(Terminate)]
+    sends = [op.instance for op in ops(Send) if op.kind in ("cancel", "retry")]
+    terminated = [op.instance for op in ops(Terminate)]
     ids = sends + [act.child for act in acts if isinstance(act, CancelChild)]
     ending = [op.number for op in turns if op.status in ENDED]
     parents = [op.number for op in turns if op.status == "cancelled"]
-    due = max((op.now for op in s.ops(Claim)), default=None)
+    due = max((op.now for op in ops(Claim)), default=None)
     sure = sure or bool(terminated)
     if not (sure or ids or ending or due is not None):
         return None
     when = None if due is None else float(due)
-    return s.db.execute(_ASK, sure, Ints(ending), Texts(ids), Ints(parents), when)
+    return db.execute(_ASK, sure, Ints(ending), Texts(ids), Ints(parents), when)

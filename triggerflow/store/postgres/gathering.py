@@ -69,7 +69,8 @@ def join(
     # Where the clock was set back, the group counts as opened now.
     opened = min(group.opened, now)
     db.execute(
-        "UPDATE gathering SET opened = %s, count = %s, bytes = %s WHERE scope = %s AND key = %s",
+        "UPDATE gathering SET opened = %s, count = %s, bytes = %s"
+        " WHERE scope = %s AND key = %s",
         opened,
         group.count + 1,
         group.bytes + len(input),

@@ -203,7 +203,8 @@ def _open(db: Db, scope: str, key: str, cap: int, registry: int) -> None:
     """The pool is there, with the newest limit that is known."""
     db.execute(
         "INSERT INTO pool (scope, key, cap, registry) VALUES (%s, %s, %s, %s)"
-        " ON CONFLICT (scope, key) DO UPDATE SET cap = excluded.cap, registry = excluded.registry"
+        " ON CONFLICT (scope, key) DO UPDATE SET cap = excluded.cap,"
+        " registry = excluded.registry"
         " WHERE excluded.registry >= pool.registry AND excluded.cap <> pool.cap",
         scope,
         key,

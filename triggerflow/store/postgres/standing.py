@@ -1,9 +1,14 @@
 """What a batch is about: locked in one order, read in one go, before anything is decided.
 
 All batches lock in one order: the worker's row, the registry (shared), CIDs (by inserting
-them), what flow control keeps, where it may be touched (see `flow`), instances, outbox rows, tasks, waits, each kind in the order of its keys. So no two of them wait for each other
-in a ring. What is locked can't change until the batch commits, and what is read is read after
-the locks, so whoever waited for another batch sees all that it wrote.
+them), what flow control keeps, where it may be touched (see `flow`), instances, outbox rows,
+tasks, waits, each kind in the order of its keys. So no two of them wait for each other in a
+ring. What is locked can't change until the batch commits, and what is read is read after the
+locks, so whoever waited for another batch sees all that it wrote.
+
+Whom a firing's letter or a newcomer's place concerns, only the decision tells: these
+instances are locked late, by `Standing.fetch`. Should that close a ring, the server breaks it,
+and the loser is redone (see `writer`).
 
 Only the keys of starts and the pairs of recorded results can't be locked before they exist.
 Two batches that claim one at the same moment meet in a unique index; the later one is redone,
@@ -13,7 +18,7 @@ and finds the other's row (see `writer`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +46,7 @@ from triggerflow.store.operations import (
     Turn,
     Unblock,
 )
-from triggerflow.store.postgres import flow
+from triggerflow.store.postgres import flow as control
 from triggerflow.store.postgres.columns import Ints, Texts, columns
 from triggerflow.store.records import ENDED
 from triggerflow.store.tasks import FinishTask, TaskHeartbeat
@@ -247,13 +252,13 @@ class Standing:
         """The number of a new instance."""
         return next(self._numbers)
 
-    def fetch(self, numbers: list[int]) -> None:
+    def fetch(self, numbers: Sequence[int]) -> None:
         """Lock instances that nobody could name when the batch began."""
         missing = sorted({number for number in numbers if number not in self.rows})
         if missing:
             self._take_instances(self.db.execute(_LOCK, Ints(missing)).rows())
 
-    def fetch_kin(self, numbers: list[int]) -> None:
+    def fetch_kin(self, numbers: Sequence[int]) -> None:
         """Lock the parents and the live children of locked instances."""
         found = self.db.execute(_KIN, Ints(numbers), Ints(numbers)).firsts()
         self.fetch(found)
@@ -280,7 +285,7 @@ class Standing:
         turns = [op for op in self.ops(Turn) if isinstance(op, Turn)]
         acts = [act for op in turns for act in op.acts]
         asked: list[tuple[Any, Answer]] = []
-        lock = flow.ask(self, turns, acts)
+        lock = control.lock(self.db, self.ops, turns, acts)
         if lock is not None:
             asked.append((self._take_lock, lock))
         self._ask_instances(turns, acts, asked)
@@ -331,7 +336,7 @@ class Standing:
         new += [act.instance for act in acts if isinstance(act, SpawnChild)]
         new += [
             planned.instance
-            for planned in flow.plans(self.ops(Append, Dispatch, Redispatch, Advance))
+            for planned in control.plans(self.ops(Append, Dispatch, Redispatch, Advance))
             if planned.instance is not None
         ]
         keys = [(each.namespace, each.flow, each.key) for each in new if each.key is not None]
@@ -362,8 +367,8 @@ class Standing:
             asked.append((self._take_answers, ask))
 
     def _ask_numbers(self, acts: list[Any], asked: list[tuple[Any, Answer]]) -> None:
-        planned = flow.plans(self.ops(Append, Dispatch, Redispatch, Advance))
-        count = len(self.ops(Start)) + sum(len(flow.newcomers(each)) for each in planned)
+        planned = control.plans(self.ops(Append, Dispatch, Redispatch, Advance))
+        count = len(self.ops(Start)) + sum(len(control.newcomers(each)) for each in planned)
         count += sum(isinstance(act, SpawnChild) for act in acts)
         for sequence, wanted, take in (
             ("instance_id", count, self._take_numbers),

@@ -16,7 +16,7 @@ from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.store.postgres.activities import Activities
-    from triggerflow.store.postgres.arrivals import Triggers
+    from triggerflow.store.postgres.incoming import Triggers
     from triggerflow.store.postgres.standing import Items, Standing
     from triggerflow.store.postgres.wire import Db
 

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from triggerflow.core.admission_request import Admission, Gather, Place
 from triggerflow.store.acts import AwaitChild, EmitActivity, OpenTask, OpenWait, SpawnChild
+from triggerflow.store.firings import Once
+from triggerflow.store.history import Span
 from triggerflow.store.operations import (
+    Advance,
     Append,
     Batch,
     Claim,
@@ -28,7 +32,7 @@ from triggerflow.store.operations import (
     Verdict,
 )
 from triggerflow.store.postgres import batch as batches
-from triggerflow.store.postgres import reads, turns, waking
+from triggerflow.store.postgres import flow, reads, registry, turns, waking
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.tasks import ClaimTasks
 
@@ -505,3 +509,171 @@ def deadlocks(pair: Pair) -> int:
     return pair.places.ask(
         "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     )[0][0]
+
+
+# --- flow control, dedup keys, the registry -------------------------------------------------
+
+
+def placed(id: str) -> Start:
+    """One that takes the only place."""
+    return Start(new(id, admission=Admission(places=(Place("scope", "k", 1),))))
+
+
+def told(store: Any, name: str, **parts: Any) -> Append:
+    """An activity that fires the one trigger, planned with the registry as it is."""
+    generation, (trigger,) = store.registry()
+    firing = PlannedFiring(trigger.cid, **parts)
+    return Append(f"cid-{name}", b"{}", "[]", "[]", NOW, generation, (firing,))
+
+
+def current(pair: Pair) -> None:
+    pair.one.sync_triggers([NewTrigger("welcome", "cid-t", b"spec", "means")], now=NOW)
+
+
+def test_the_last_place_goes_to_one(pair: Pair) -> None:
+    """Of two that arrive at once one runs, and the other waits for it."""
+    first = pair.held(pair.one, placed("i1"))
+    second = pair.beside(lambda: pair.ask(pair.two, placed("i2")))
+    pair.until_blocked(second)
+    first.commit()
+    second.result()
+    assert pair.one.instance("i1").status == "running"
+    assert pair.one.instance("i2").hold.kind == "place"
+
+
+@pytest.mark.parametrize("end_first", [True, False])
+def test_no_place_is_left_free_while_somebody_waits(pair: Pair, end_first: bool) -> None:
+    """Whoever arrives while the one before ends gets its place, whichever comes first."""
+    worker = pair.worker(pair.one)
+    pair.ask(pair.one, placed("i1"))
+    (mine,) = pair.ask(pair.one, claim(), worker=worker).claimed
+    ends = turn(mine, "done", value=b"v")
+    if end_first:
+        held = pair.held(pair.one, ends, worker=worker)
+        later = pair.beside(lambda: pair.ask(pair.two, placed("i2")))
+    else:
+        held = pair.held(pair.two, placed("i2"))
+        later = pair.beside(lambda: pair.ask(pair.one, ends, worker=worker))
+    pair.until_blocked(later)
+    held.commit()
+    later.result()
+    assert pair.one.instance("i2").status == "running"
+
+
+def test_what_has_no_part_in_flow_control_never_waits_for_it(pair: Pair) -> None:
+    """An instance without a place ends while another batch decides on places."""
+    worker = pair.worker(pair.one)
+    mine = pair.own(pair.one, worker, "i1")
+    held = pair.held(pair.two, placed("i2"))
+    found = pair.beside(
+        lambda: pair.ask(pair.one, turn(mine, "done", value=b"v"), worker=worker)
+    )
+    assert found.result().verdict is Verdict.APPLIED
+    held.commit()
+
+
+def test_two_that_belong_together_make_one_group(pair: Pair) -> None:
+    """The second of two arrivals joins the group that the first has opened."""
+    current(pair)
+    gather = Gather("debounce", "scope", "k", 10.0, None, None, False, 1000)
+
+    def arrives(store: Any, name: str) -> Append:
+        started = new(f"i-{name}", admission=Admission(gather=gather))
+        return told(store, name, instance=started)
+
+    first = pair.held(pair.one, arrives(pair.one, "a"))
+    second = pair.beside(lambda: pair.ask(pair.two, arrives(pair.two, "b")))
+    pair.until_blocked(second)
+    first.commit()
+    (firing,) = second.result().firings
+    assert (firing.outcome, firing.instance) == ("debounced", "i-a")
+    assert pair.one.instance("i-b") is None
+
+
+def fired_twice(pair: Pair) -> list[str]:
+    """Two activities that mean one thing come at once; what the trigger made of them."""
+    current(pair)
+
+    def arrives(store: Any, name: str) -> Append:
+        once = Once("cid-t", b"key")
+        return told(store, name, instance=new(f"i-{name}"), once=once)
+
+    first = pair.held(pair.one, arrives(pair.one, "a"))
+    second = pair.beside(lambda: pair.ask(pair.two, arrives(pair.two, "b")))
+    pair.until_blocked(second)
+    first.commit()
+    second.result()
+    return [pair.one.firings(f"cid-{name}")[0].outcome for name in "ab"]
+
+
+def test_of_two_that_mean_one_thing_one_fires(pair: Pair) -> None:
+    """Whoever comes second under a dedup key finds the first."""
+    assert fired_twice(pair) == ["started", "deduped"]
+
+
+def test_the_lock_is_what_makes_it_fire_once(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it both have looked before either has written."""
+    monkeypatch.setattr(flow, "lock", lambda *given: None)
+    assert fired_twice(pair) == ["started", "started"]
+
+
+def test_a_resume_takes_up_what_was_under_way(pair: Pair) -> None:
+    """A firing that was planned during a pause, and lands while it ends, is taken up."""
+    current(pair)
+    pair.one.set_trigger_state("welcome", "paused", now=NOW)
+    pair.ask(pair.one, told(pair.one, "a", outcome="paused"))
+    slow = pair.held(pair.one, told(pair.one, "b", outcome="paused"))
+    resumed = pair.beside(
+        lambda: pair.two.set_trigger_state("welcome", "active", now=NOW, catch_up=True)
+    )
+    pair.until_blocked(resumed)
+    seq = slow.commit()[0].seq
+    resumed.result()
+    (walk,) = pair.two.backfills()
+    assert walk.span.last == seq
+
+
+def test_nothing_planned_before_a_pause_lands_after_it(pair: Pair) -> None:
+    """An append that waits for a change of the registry is stale once that has landed."""
+    current(pair)
+    planned = told(pair.two, "a", instance=new("i1"))
+    inside, go = threading.Event(), threading.Event()
+
+    def pause(db: Any) -> Any:
+        registry.take(db)
+        registry.set_state(db, "welcome", "paused", NOW, catch_up=None)
+        db.execute("SELECT 1").rows()
+        inside.set()
+        assert go.wait(PATIENCE)
+        return None, True
+
+    pausing = pair.beside(lambda: pair.one._write(pause))
+    assert inside.wait(PATIENCE)
+    later = pair.beside(lambda: pair.ask(pair.two, planned))
+    pair.until_blocked(later)
+    go.set()
+    pausing.result()
+    assert later.result().verdict is Verdict.STALE
+    assert pair.one.instance("i1") is None
+
+
+def test_one_page_of_a_backfill_lands_once(pair: Pair) -> None:
+    """Of two workers that move one cursor the second finds it moved."""
+    current(pair)
+    pair.ask(pair.one, Append("cid-a", b"{}", "[]", "[]", NOW, 1, ()))
+    number = pair.one.open_backfill("welcome", Span(), now=NOW)
+    generation, (trigger,) = pair.one.registry()
+    mine, other = pair.worker(pair.one), pair.worker(pair.two)
+
+    def page(id: str) -> Advance:
+        firing = PlannedFiring(trigger.cid, new(id))
+        return Advance(number, 0, 1, generation, NOW, looked=1, firings=((1, firing),))
+
+    first = pair.held(pair.one, page("i1"), worker=mine)
+    second = pair.beside(lambda: pair.ask(pair.two, page("i2"), worker=other))
+    pair.until_blocked(second)
+    assert first.commit()[0].verdict is Verdict.APPLIED
+    assert second.result().verdict is Verdict.CONFLICT
+    assert [each.instance for each in pair.one.firings("cid-a")] == ["i1"]

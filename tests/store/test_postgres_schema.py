@@ -6,6 +6,7 @@ import re
 import threading
 from typing import Any
 
+import psycopg
 import pytest
 
 from triggerflow.errors import SchemaTooNew, StoreError
@@ -234,3 +235,41 @@ def test_statements_read_no_clock() -> None:
     """The database is never asked for the time: it gets it as a value."""
     for _, name, text in schema.migrations():
         assert not re.search(r"\bnow\s*\(|clock_timestamp|CURRENT_", text), name
+
+
+def test_the_third_migration_keeps_what_is_there(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activities keep their numbers, superseded triggers their time, attributes their page."""
+    migrations = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: migrations[:2])
+    with psycopg.connect(fresh.places.url, autocommit=True) as db:
+        schema.migrate(db, fresh.name, fresh.places.url)
+        db.execute(f"SET search_path TO {fresh.name}")
+        db.execute(
+            "INSERT INTO activity (seq, cid, types, actors, document, received)"
+            " VALUES (nextval('activity_seq'), 'cid-a', '[]', '[]', 'd', 1.5)"
+        )
+        db.execute(
+            "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry,"
+            " retired) VALUES ('cid-t', 't', 'm', '', 'superseded', 1, 1, 2)"
+        )
+        db.execute(
+            "INSERT INTO instance (id, public_id, flow, version, status, created, attributes)"
+            " VALUES (nextval('instance_id'), 'i1', 'f', 1, 'running', 7.5, 'a')"
+        )
+        db.execute("INSERT INTO generation VALUES (1, 1, 's', 'i')")
+        db.execute("INSERT INTO attribute VALUES ('city', '\"Rome\"', 1), ('city', '1', 99)")
+    monkeypatch.setattr(schema, "migrations", lambda: migrations)
+    store = fresh.store()
+    store.open()
+    try:
+        (kept,) = store.activities(0, 10)
+        assert (kept.seq, kept.cid, kept.namespace, kept.received) == (1, "cid-a", "", 1.5)
+        assert [each.state for each in store.triggers_at(1)] == ["active"]
+        assert store.triggers_at(2) == ()
+        (found,) = store.instances(attributes={"city": "Rome"})
+        assert (found.id, found.hold) == ("i1", None)
+    finally:
+        store.close()
+    assert fresh.version() == NEWEST

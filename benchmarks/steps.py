@@ -4,7 +4,8 @@ A new flow starts as one ends, and each ends in the caller's hands: `Engine.wait
 With `ended` the caller learns it from the engine's own notice instead, which shows what
 `wait` costs.
 
-usage: steps.py STEPS FLOWS AT_ONCE [wait|ended] [note]      note: 606-byte values
+usage: steps.py STEPS FLOWS AT_ONCE [wait|ended] [note] [URL]      note: 606-byte values
+URL is that of an empty place on PostgreSQL; without it a new SQLite file is used.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ async def run(engine: Any, flows: int, at_once: int, how: str, note: bool) -> No
 async def main(steps: int, flows: int, at_once: int, how: str = "wait", *more: str) -> None:
     note = "note" in more
     with workdir() as folder:
-        app = make_app(f"sqlite:///{folder}/steps.db", steps)
+        given = [each for each in more if "://" in each]
+        app = make_app(given[0] if given else f"sqlite:///{folder}/steps.db", steps)
         async with app.open() as engine:
             await run(engine, at_once, at_once, how, note)  # warm
             before = engine._committer.commits

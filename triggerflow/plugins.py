@@ -20,7 +20,10 @@ ENTRY_POINTS: Final = "triggerflow"
 
 
 class BuiltinStores:
-    """``memory://`` and ``sqlite:///path`` (three slashes: relative; four: absolute)."""
+    """``memory://``, ``sqlite:///path`` and ``postgresql://``.
+
+    Of SQLite's slashes three make a relative path, four an absolute one.
+    """
 
     @hookimpl
     def triggerflow_store(self, url: str) -> Store | None:
@@ -28,6 +31,8 @@ class BuiltinStores:
         scheme, found, path = url.partition("://")
         if not found:
             return None
+        if scheme in ("postgresql", "postgres"):
+            return _postgres(url)
         # Here, not above: an app that only defines flows needs no database module.
         from triggerflow.store.sqlite import MemoryStore, SqliteStore
 
@@ -42,6 +47,20 @@ class BuiltinStores:
                 )
             return SqliteStore(path[1:])
         return None
+
+
+def _postgres(url: str) -> Store:
+    try:
+        from triggerflow.store.postgres import PostgresStore
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "psycopg":
+            raise
+        raise StoreError(
+            url.partition("://")[0] + "://...",
+            f"needs psycopg, which can't be imported: {error}",
+            "pip install 'triggerflow[postgres]'",
+        ) from error
+    return PostgresStore(url)
 
 
 def make_manager(
@@ -121,7 +140,7 @@ def make_store(manager: pluggy.PluginManager, url: str) -> Store:
         raise StoreError(
             url,
             "no backend knows this URL",
-            "use sqlite:///file.db, sqlite:////absolute/file.db or memory://, or install a "
-            "plugin for it",
+            "use sqlite:///file.db, sqlite:////absolute/file.db, postgresql://host/database or "
+            "memory://, or install a plugin for it",
         )
     return store

@@ -27,12 +27,13 @@ class System:
     """A store that outlives its workers. All time is virtual.
 
     Attributes:
-        kind: ``memory`` or ``sqlite``.
+        kind: ``memory``, ``sqlite`` or ``postgres``.
     """
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, postgres: Any = None) -> None:
         self.kind = kind
         self._folder = folder
+        self._postgres = postgres
         self._numbers = itertools.count()
         self.renew()
 
@@ -40,9 +41,12 @@ class System:
         """Begin again with an empty store."""
         self._path = self._folder / f"store{next(self._numbers)}.db"
         self._memory = MemoryStore()
+        self._url = None if self._postgres is None else self._postgres.anew()
 
     def store(self) -> Any:
         """The store, as a process that starts now sees it."""
+        if self._postgres is not None:
+            return self._postgres.store(self._url)
         return self._memory if self.kind == "memory" else SqliteStore(self._path)
 
     def new_store(self) -> Any:
@@ -123,9 +127,13 @@ class Noting:
         return sum(type(each) is kind for batch in self.commits for each in batch)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(
+    params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
+)
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
-    return System(request.param, tmp_path)
+    postgres = request.param == "postgres"
+    found = request.getfixturevalue("postgres") if postgres else None
+    return System(request.param, tmp_path, found)
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ Persistence        everything_outlives_the_process
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -77,13 +78,17 @@ LIMIT = 20.0
 class World:
     """One store, and apps that come and go on it as processes would."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, postgres: Any = None) -> None:
         self.kind = kind
         self.path = folder / "world.db"
         self._memory = MemoryStore()
+        self._postgres = postgres
+        self._url = None if postgres is None else postgres()
 
     def store(self) -> Any:
         """The store, as a process that starts now sees it."""
+        if self._postgres is not None:
+            return self._postgres.store(self._url)
         return self._memory if self.kind == "memory" else SqliteStore(self.path)
 
     def app(self, *flows: Callable[..., Any], plugins: tuple[Any, ...] = ()) -> tf.App:
@@ -113,9 +118,11 @@ class World:
             store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    yield World(request.param, tmp_path)
+    postgres = request.param == "postgres"
+    found = request.getfixturevalue("postgres") if postgres else None
+    yield World(request.param, tmp_path, found)
 
 
 def settle(client: tf.Client, *, statuses: tuple[str, ...] = ()) -> list[tf.Instance]:
@@ -266,7 +273,8 @@ def test_append_that_fails_half_way_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activity, firing and instance are one commit: fed-sx could die between two of them."""
-    from triggerflow.store.sqlite import arrivals
+    backend = "postgres" if world.kind == "postgres" else "sqlite"
+    arrivals = importlib.import_module(f"triggerflow.store.{backend}.arrivals")
 
     app = world.app(works)
     app.trigger("welcome", on="Follow", start="works")

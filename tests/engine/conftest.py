@@ -166,3 +166,16 @@ def make_sqlite(tmp_path):
 def make_store(request, make_sqlite):
     """Make new, empty stores, once on memory and once on SQLite."""
     return MemoryStore if request.param == "memory" else make_sqlite
+
+
+# A server takes its time over hundreds of engines that die.
+_POSTGRES = pytest.param("postgres", marks=[pytest.mark.slow, pytest.mark.timeout(600)])
+
+
+@pytest.fixture(params=["memory", "sqlite", _POSTGRES])
+def make_any_store(request, make_sqlite):
+    """The same, once on PostgreSQL too; there, a new one takes the place of the one before."""
+    if request.param == "postgres":
+        postgres = request.getfixturevalue("postgres")
+        return lambda: postgres.store(postgres.anew())
+    return MemoryStore if request.param == "memory" else make_sqlite

@@ -153,9 +153,9 @@ def test_scenario_uses_every_effect():
     assert kinds <= names, f"not used: {sorted(kinds - names)}"
 
 
-def test_every_effect_survives_a_crash_at_every_commit_point(make_store):
+def test_every_effect_survives_a_crash_at_every_commit_point(make_any_store):
     """Before and after each commit point: one end, the same children, nothing left over."""
-    report = crash_everywhere(make_app, scenario, make_store, audit=audit)
+    report = crash_everywhere(make_app, scenario, make_any_store, audit=audit)
     found, generation, others = report.end
     assert found == [
         True,

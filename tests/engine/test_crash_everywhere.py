@@ -90,9 +90,9 @@ async def scenario(engine):
     return found.status, found.result, tags, len(appended.firings)
 
 
-def test_two_calls_a_race_and_a_signal(make_store):
+def test_two_calls_a_race_and_a_signal(make_any_store):
     """Every commit point, before and after it: one end, and a store in order."""
-    report = crash_everywhere(make_app, scenario, make_store, audit=audit)
+    report = crash_everywhere(make_app, scenario, make_any_store, audit=audit)
     status, result, tags, firings = report.end
     assert status == "done"
     assert result[2:] == ["timer", {"yes": True}]
@@ -180,9 +180,9 @@ async def _wait_all(engine):
         await engine.wait(id)
 
 
-def test_gather_retries_side_effects_and_a_cancel(make_store):
+def test_gather_retries_side_effects_and_a_cancel(make_any_store):
     """The same for branches, chance, side effects, back-off and a cancel that compensates."""
-    report = crash_everywhere(make_wide_app, wide_scenario, make_store, audit=audit)
+    report = crash_everywhere(make_wide_app, wide_scenario, make_any_store, audit=audit)
     wide, stopped = report.end
     assert wide[:3] == ("wide", "done", ["picked", [3, 1, 42], 21, 1, 4, True])
     assert stopped[1] == "cancelled"

@@ -1,4 +1,4 @@
-"""The conformance suite, on both backends that ship."""
+"""The conformance suite, on all backends that ship."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from triggerflow.testing import STORE_CHECKS
 MakeStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     if request.param == "memory":
         return MemoryStore
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres").store
     numbers = itertools.count()
     return lambda: SqliteStore(tmp_path / f"{next(numbers)}.db")
 

@@ -152,8 +152,8 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  
     "--store",
     metavar="URL",
     is_eager=True,
-    help="The store, such as sqlite:///file.db. Else TRIGGERFLOW_STORE, else store = in "
-    "pyproject.toml, else the app's own.",
+    help="The store, such as sqlite:///file.db or postgresql://host/db. Else "
+    "TRIGGERFLOW_STORE, else store = in pyproject.toml, else the app's own.",
 )
 @click.option(
     "--triggers",

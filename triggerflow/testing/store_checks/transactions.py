@@ -326,7 +326,8 @@ def transactions_and_commits_take_turns(s: Steps) -> None:
     """Many at a time beside a busy committer: all of them come to their end."""
     tags = [f"call:book#{n}" for n in range(12)]
     s.arm(*tags)
-    found: list[object] = []
+    # The first one makes the table: that many make one at once is nobody's promise.
+    found: list[object] = [s.book(tag=tags[0]).verdict]
 
     def books(mine: list[str]) -> None:
         for tag in mine:
@@ -335,7 +336,7 @@ def transactions_and_commits_take_turns(s: Steps) -> None:
             except Exception as error:  # noqa: BLE001
                 found.append(error)
 
-    threads = [threading.Thread(target=books, args=(tags[n::4],)) for n in range(4)]
+    threads = [threading.Thread(target=books, args=(tags[n + 1 :: 4],)) for n in range(4)]
     for thread in threads:
         thread.start()
     commits = 0

@@ -1,0 +1,1 @@
+"""Numbered migrations: ``NNNN_name.sql``, each applied once, in a transaction of its own."""

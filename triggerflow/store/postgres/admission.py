@@ -71,11 +71,14 @@ def judge(
                 s.db,
                 group,
                 gather,
+                asked.throttle,
                 input=new.input,
                 activity=activity,
                 chain=new.chain,
                 now=now,
             )
+            if not gather.listed:
+                places.rekey(s.db, group.number, asked.places)
             if group.full:
                 _close(s, group.number, now, admitted)
             return Verdict(gather.joined, group.id, None)

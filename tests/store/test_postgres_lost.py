@@ -171,6 +171,7 @@ def standing(store: Any, tag: str) -> Any:
     ), len(store.firings(f"cid-{tag}"))
 
 
+@pytest.mark.slow
 def test_a_connection_lost_anywhere_in_a_batch_is_made_good(
     store: Any, saboteur: Saboteur
 ) -> None:
@@ -302,6 +303,7 @@ async def persist(verb: Any, *args: Any, **named: Any) -> Any:
             await trio.sleep(1)
 
 
+@pytest.mark.slow
 def test_flows_come_through_connections_that_are_lost_at_random(
     postgres: Any, saboteur: Saboteur
 ) -> None:

@@ -462,7 +462,7 @@ LONG = {
     "engine/arrivals.py": (460, "how an activity is planned, by whichever way it comes"),
     "store/operations.py": (460, "the catalogue of operations: what each one promises"),
     "store/records.py": (430, "the catalogue of what a store gives back"),
-    "triggers/trigger.py": (420, "every field of a trigger, checked and in normal form"),
+    "triggers/trigger.py": (445, "every field of a trigger, checked and in normal form"),
     "store/protocol.py": (460, "what a backend offers: every verb with its promise"),
     "store/sqlite/store.py": (530, "every verb of the protocol, each a few lines"),
     "store/postgres/standing.py": (480, "all that a batch locks and reads, in the one order"),

@@ -28,6 +28,8 @@ from soak import Soak  # noqa: E402
 class Controlled(Soak):
     """The same soak with controlled flows, ten activities a batch."""
 
+    size = len(KINDS)
+
     def child(self, way: str = "free", **env: str) -> Any:
         """A process that is open."""
         args = (self.store, self.world, way, self.lease)

@@ -81,6 +81,7 @@ class Arrivals:
         committer: Committer,
         flows: FlowRegistry,
         guards: dict[str, Guard],
+        triggers: Iterable[Trigger],
         clock: Clock,
         limits: Limits,
         guard_limit: float,
@@ -99,6 +100,7 @@ class Arrivals:
         """
         Args:
             guards: key -> guard with code, of this process.
+            triggers: those of the app, which needn't be read again from their specs.
             envelopes: how documents may be read, by name.
             validate: raises for activities that a plugin vetoes; None when none asks.
             announced: called with (activity, firings) after the commit; None when no
@@ -131,14 +133,16 @@ class Arrivals:
         self._crowd = crowd
         self._registry = -1
         self._known = Known()
+        # Those of the app, as a store would give them back.
+        self._own = {(each.trigger_cid, each.delivery.encoded()): each for each in triggers}
         # Specs that are met one firing at a time.
         self._once = lru_cache(_KEPT)(self._one)
 
     def refresh(self, generation: int, triggers: Iterable[TriggerRecord]) -> None:
-        """Plan with these triggers from now on."""
+        """Plan with these triggers from now on; only those that are new are read."""
         if generation == self._registry:
             return
-        self._known = read_triggers(triggers, self._guards)
+        self._known = read_triggers(triggers, self._guards, before=self._known, own=self._own)
         self._registry = generation
 
     async def look_again(self) -> None:

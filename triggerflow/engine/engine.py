@@ -77,6 +77,7 @@ class Engine(Triggering):
             committer=self._committer,
             flows=code.flows,
             guards=code.guards,
+            triggers=code.triggers,
             clock=self._clock,
             limits=settings.limits,
             guard_limit=settings.guard_limit,

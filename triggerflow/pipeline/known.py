@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
     from triggerflow.triggers import Guard, Position
 
+_NOTHING: Final[Mapping[Any, Any]] = {}
+
 log: Final = logging.getLogger("triggerflow")
 
 
@@ -61,12 +63,14 @@ class Known:
     Attributes:
         held: trigger CID -> ``paused`` or ``skipped``, for those that start nothing.
         states: name -> state, where that isn't ``active``.
+        read: (trigger CID, options) -> name of those in the index.
     """
 
     index: TriggerIndex = attrs.field(factory=TriggerIndex)
     unreadable: tuple[Unreadable, ...] = ()
     held: Mapping[str, str] = attrs.field(factory=dict)
     states: Mapping[str, str] = attrs.field(factory=dict)
+    read: Mapping[tuple[str, bytes | None], str] = attrs.field(factory=dict)
 
     def deferred(self, activity: Activity) -> tuple[PlannedFiring, ...]:
         """Hand-overs to a worker that can read what this process can't."""
@@ -148,10 +152,22 @@ def _meaning(record: TriggerRecord) -> str | None:
 
 
 def read_triggers(
-    records: Iterable[TriggerRecord], guards: Mapping[str, Guard], *, tell: bool = True
+    records: Iterable[TriggerRecord],
+    guards: Mapping[str, Guard],
+    *,
+    before: Known | None = None,
+    own: Mapping[tuple[str, bytes | None], Trigger] = _NOTHING,
+    tell: bool = True,
 ) -> Known:
-    """All triggers of a registry generation; what can't be read is kept apart, and told."""
-    found: list[Trigger] = []
+    """All triggers of a registry generation; what can't be read is kept apart, and told.
+
+    Args:
+        before: an earlier generation, of which whatever has stayed is taken over.
+        own: (trigger CID, options) -> trigger, for those that needn't be read.
+    """
+    before = before or Known()
+    added: list[Trigger] = []
+    read: dict[tuple[str, bytes | None], str] = {}
     unreadable: list[Unreadable] = []
     held: dict[str, str] = {}
     states: dict[str, str] = {}
@@ -162,8 +178,13 @@ def read_triggers(
             held[record.cid] = record.state
         if record.state == "draining":
             continue
+        about = record.cid, record.options
         try:
-            found.append(read_trigger(record.spec, guards, record.options))
+            if about not in before.read:
+                added.append(
+                    own.get(about) or read_trigger(record.spec, guards, record.options)
+                )
+            read[about] = record.name
         except TriggerflowError as error:
             each = _unreadable(record, error)
             unreadable.append(each)
@@ -171,7 +192,9 @@ def read_triggers(
                 log.warning(
                     "trigger %r (%s) is left to others: %s", each.name, each.cid, each.reason
                 )
-    return Known(TriggerIndex(found), tuple(unreadable), held, states)
+    removed = [name for about, name in before.read.items() if about not in read]
+    index = before.index.changed(added=added, removed=removed)
+    return Known(index, tuple(unreadable), held, states, read)
 
 
 def _unreadable(record: TriggerRecord, error: TriggerflowError) -> Unreadable:

@@ -109,7 +109,8 @@ class Store(Protocol):
 
         A state belongs to the name: a new spec of a paused one is paused. One that comes back
         under its old CID is as good as new: what came meanwhile it has not met. `start` counts
-        for names that were never registered before, and opens a backfill.
+        for names that were never registered before, and opens a backfill. `limits` hold from
+        now on for those, too, who wait for a place already.
 
         Returns:
             The registry generation, which grows whenever this changed anything.

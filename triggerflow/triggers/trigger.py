@@ -15,6 +15,7 @@ Code has no CID: a guard stands in the spec as ``name@version``.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
@@ -54,6 +55,9 @@ from triggerflow.triggers.pattern import Pattern, compile_pattern
 from triggerflow.triggers.scope import Scope, compile_scope
 
 EVERY_TYPE: Final = "*"
+# Far below what a document may have.
+_SURELY_SMALL: Final = 10_000
+_SURELY_SHALLOW: Final = 60
 # What a trigger does; it has one of these.
 ACTIONS: Final = ("start", "signal", "cancel")
 # The fields of a spec, and of a trigger in a file.
@@ -233,7 +237,7 @@ def define_trigger(
     namespace: str = "",
     max_depth: int | None = None,
     control: Control | Mapping[str, Any] | None = None,
-    retry: RetryPolicy | None = None,
+    retry: RetryPolicy | Mapping[str, Any] | None = None,
     dead_letter: object = None,
     start_at: object = "latest",
 ) -> Trigger:
@@ -260,7 +264,8 @@ def define_trigger(
         max_depth: how many emitted activities may have led to the activity: 0 to take only
             those from outside.
         control: a `Control`, or a dict of its parts.
-        retry: how often a guard that raises or hangs is asked again.
+        retry: how often a guard that raises or hangs is asked again: a `RetryPolicy`, or a
+            dict of its numbers.
         dead_letter: a flow, or a flow's name, that starts once that has failed for good.
         start_at: ``"latest"``, ``"horizon"``, a sequence number or an aware datetime: from
             where on a trigger of a name that the store hasn't seen yet fires.
@@ -272,7 +277,8 @@ def define_trigger(
     what = f"trigger {name!r:.200}"
     check_name(name, what)
     check_version(version, what)
-    _check_action(what, start=start, signal=signal, cancel=cancel, input=input, key=key)
+    parts = {"start": start, "signal": signal, "cancel": cancel}
+    _check_action(what, **parts, input=input, key=key, control=control or None)
     trigger = Trigger(
         name=name,
         on=_types(on, what),
@@ -296,11 +302,12 @@ def define_trigger(
         ),
         start_at=Position.of(start_at, f"{what}, start_at"),
     )
-    try:
-        # now, so that a spec too large or too deep fails here and not at the first append
-        _ = trigger.trigger_cid
-    except EncodingRefused as refused:
-        raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
+    if not _surely_fits(trigger):
+        try:
+            # now, so that a spec too large or too deep fails here and not at the first append
+            _ = trigger.trigger_cid
+        except EncodingRefused as refused:
+            raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
     return trigger
 
 
@@ -310,6 +317,24 @@ def covers(on: tuple[str, ...], types: tuple[str, ...]) -> bool:
         name in types
         or (name.endswith("*") and any(each.startswith(name[:-1]) for each in types))
         for name in on
+    )
+
+
+def _surely_fits(trigger: Trigger) -> bool:
+    """Tell, without doing it, that a spec can be encoded: small, shallow, and plain text."""
+    text = "" if trigger.match is None else trigger.match.text
+    return (
+        trigger.start is not None
+        and trigger.actors is None
+        and trigger.input is None
+        and not trigger.key
+        and trigger.dedup is None
+        and trigger.control is None
+        and len(text) + len(trigger.name) + len(trigger.start) < _SURELY_SMALL
+        # no deeper than what it opens
+        and text.count("{") + text.count("[") < _SURELY_SHALLOW
+        and len(trigger.on) < _SURELY_SHALLOW
+        and all(len(name) < _SURELY_SMALL and name.isascii() for name in trigger.on)
     )
 
 
@@ -323,16 +348,17 @@ def _check_action(what: str, **parts: object) -> None:
             what, f"has {' and '.join(given)}, expected one of them", "write a trigger for each"
         )
     if given in (["signal"], ["cancel"]):
-        for part in ("input", "key"):
+        inside = f"put the key and the payload into {given[0]}="
+        remedies = {"input": inside, "key": inside, "control": "leave it out"}
+        for part, remedy in remedies.items():
             if parts[part] is not None:
-                raise DefinitionError(
-                    what,
-                    f"has {part}= beside {given[0]}=, which starts nothing",
-                    f"put the key and the payload into {given[0]}=",
-                )
+                problem = f"has {part}= beside {given[0]}=, which starts nothing"
+                raise DefinitionError(what, problem, remedy)
 
 
 def _types(on: object, what: str) -> tuple[str, ...]:
+    if type(on) is str and on and "*" not in on:
+        return (sys.intern(on),)  # nearly always; one string for all that come from a store
     types = [on] if isinstance(on, str) else on
     if not isinstance(types, list | tuple) or not types:
         raise DefinitionError(

@@ -75,16 +75,18 @@ def _is(state: str) -> bool:
 
 
 def _supersede(db: sqlite3.Connection, name: str, meaning: str | None, number: int) -> None:
-    which = "(name = ? OR meaning = ?) AND state <> 'superseded'"
-    db.execute(
-        "INSERT INTO trigger_past (trigger_spec, since, until, state)"
-        f" SELECT id, registry, ?, state FROM trigger_spec WHERE {which}",
-        (number, name, meaning),
-    )
-    db.execute(
-        f"UPDATE trigger_spec SET state = 'superseded', retired = ? WHERE {which}",
-        (number, name, meaning),
-    )
+    # One by one: for an OR of both SQLite reads all triggers.
+    for column, value in (("name", name), ("meaning", meaning)):
+        which = f"{column} = ? AND state <> 'superseded'"
+        db.execute(
+            "INSERT INTO trigger_past (trigger_spec, since, until, state)"
+            f" SELECT id, registry, ?, state FROM trigger_spec WHERE {which}",
+            (number, value),
+        )
+        db.execute(
+            f"UPDATE trigger_spec SET state = 'superseded', retired = ? WHERE {which}",
+            (number, value),
+        )
 
 
 def retire(db: sqlite3.Connection, name: str) -> bool:

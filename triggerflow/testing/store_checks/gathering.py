@@ -262,6 +262,16 @@ def group_survives_a_crash(w: Bench) -> None:
 
 
 @check
+def group_needs_no_documents(w: Bench) -> None:
+    """Retention may take the documents of what is gathered; the inputs stay."""
+    for name in ("i1", "i2"):
+        gather(w, name, pack())
+    same("taken", w.store.prune_documents(NOON + 1).removed, 2)
+    gather(w, "i3", pack())
+    same("input", w.get("i1").input, list_of([b"i1", b"i2", b"i3"]))
+
+
+@check
 def held_instance_is_woken_by_nothing(w: Bench) -> None:
     """A signal waits in its inbox; it runs when it is admitted, and has it then."""
     worker = w.worker()

@@ -93,10 +93,8 @@ def test_what_was_limited_has_not_fired(new_app, live, make_store, control):
 
 
 @BOTH
-def test_an_open_group_is_joined_whoever_holds_the_business_key(
-    new_app, live, make_store, control
-):
-    """The held instance has the key, and what joins it asks for none."""
+def test_a_group_has_one_business_key_and_holds_it(new_app, live, make_store, control):
+    """What has its key joins it, another key has a group of its own."""
     app = app_of(new_app, make_store(), lasts=50, key="$.k", control=control)
 
     async def scenario(engine):
@@ -109,12 +107,14 @@ def test_an_open_group_is_joined_whoever_holds_the_business_key(
         late = await fire(engine, 3, k="a")
         assert late.outcome == "failed"
         assert first.instance_id in late.error
-        assert (await fire(engine, 4, k="b")).outcome == "started"
-        assert (await fire(engine, 5, k="a")).outcome in ("debounced", "batched")
+        other = await fire(engine, 4, k="b")
+        assert other.outcome == "started"
+        assert (await fire(engine, 5, k="c")).outcome == "started"
+        assert (await fire(engine, 6, k="b")).instance_id == other.instance_id
         await trio.sleep(200)
-        return await results(engine)
+        return [(each.key, each.result) for each in await all_of(engine)]
 
-    assert live(app, scenario) == [[1, 2], [4, 5]]
+    assert live(app, scenario) == [("a", [1, 2]), ("b", [4, 6]), ("c", [5])]
 
 
 def test_a_whole_batch_with_one_business_key_in_one_commit(new_app, live, make_store):

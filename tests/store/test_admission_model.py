@@ -72,6 +72,8 @@ class Model:
                     one.inputs.append(id.encode())
                     one.opened = min(one.opened, now)
                     one.due = gather.due(one.opened, now)
+                    if not gather.listed:
+                        self.newest(one, asked)
                     if gather.size is not None and len(one.inputs) >= gather.size:
                         self.close(one, now)
                     return gather.joined, one.id
@@ -103,6 +105,14 @@ class Model:
         else:
             self.close(one, now)
         return "started", id
+
+    def newest(self, one: One, asked: Admission) -> None:
+        """A group that keeps its newest input waits for the turn and the places of that one."""
+        places = tuple(
+            new if old.mode == "wait" else old
+            for old, new in zip(one.asked.places, asked.places, strict=True)
+        )
+        one.asked = attrs.evolve(one.asked, throttle=asked.throttle, places=places)
 
     def having(self, place: Place, *words: str) -> list[One]:
         """Live ones with such a place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.firings import DOES
+from triggerflow.store.firings import DOES, JOINED
 from triggerflow.store.operations import Advance, Outcome, Verdict
 from triggerflow.store.postgres import registry
 from triggerflow.store.postgres.backfills import has_fired
@@ -42,7 +42,8 @@ def _advance(s: Standing, triggers: Triggers, op: Advance, generation: int) -> O
     counts = Counter(known=op.known)
 
     def count(record: FiringRecord | None) -> None:
-        counts["fired" if record is not None and record.outcome in DOES else "unstarted"] += 1
+        fired = record is not None and record.outcome in DOES | JOINED
+        counts["fired" if fired else "unstarted"] += 1
 
     for seq, planned in op.firings:
         if spec is None or has_fired(db, seq, spec):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from triggerflow.errors import KeyTaken
 from triggerflow.store.firings import DOES, JOINED
-from triggerflow.store.postgres import kin
+from triggerflow.store.postgres import gathering, kin
 
 if TYPE_CHECKING:
     from triggerflow.store.firings import Letter, Once
+    from triggerflow.store.newcomer import NewInstance
     from triggerflow.store.operations import PlannedFiring
     from triggerflow.store.postgres.standing import Standing
 
@@ -56,12 +57,24 @@ def decide(s: Standing, planned: PlannedFiring, at: float) -> Decision:
     new = planned.instance
     if new is None:
         return Decision(planned.outcome)
+    if _joins(s, new):
+        # It starts nothing, so it asks for no business key: the group has its first one's.
+        return Decision(planned.outcome, None, new.id)
     rival = None if new.key is None else s.keys.get((new.namespace, new.flow, new.key))
     if rival is None:
         return Decision(planned.outcome, None, new.id)
     if rival.same(new):
         return Decision("deduped", None, rival.id)
     return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival.id)))
+
+
+def _joins(s: Standing, new: NewInstance) -> bool:
+    """Whether there is an open group that takes an arrival."""
+    gather = None if new.admission is None else new.admission.gather
+    if gather is None:
+        return False
+    group = gathering.find(s.db, gather, new.input, new.created)
+    return group is not None and not group.over
 
 
 def has_fired(planned: PlannedFiring, decision: Decision) -> bool:

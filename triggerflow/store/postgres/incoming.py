@@ -9,7 +9,7 @@ import attrs
 from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
-from triggerflow.store.postgres import admission, kin
+from triggerflow.store.postgres import admission, kin, registry
 from triggerflow.store.postgres import firings as written
 from triggerflow.store.postgres.columns import columns
 from triggerflow.store.postgres.firing import Decision, decide, deliver, has_fired, remember
@@ -49,7 +49,15 @@ class Arrivals:
         self.generations: list[tuple[Any, ...]] = []
         self.told = kin.Told()
         self._triggers = triggers
+        self._generation: int | None = None
         self._letters: list[tuple[int, Letter, float]] = []
+
+    @property
+    def generation(self) -> int:
+        """The registry generation."""
+        if self._generation is None:
+            self._generation = registry.generation(self.s.db)
+        return self._generation
 
     def trigger(self, cid: str) -> tuple[int, str]:
         """Number and name of a trigger."""
@@ -71,14 +79,15 @@ class Arrivals:
         trigger: int | None,
         owned: list[Claimed] | None = None,
         kin: tuple[int, str, bool, bool] | None = None,
-        generation: int = 0,
+        generation: int | None = None,
     ) -> int:
         """Gather a new instance.
 
         Args:
             owned: gets it where the worker owns it from the start.
             kin: its parent's number and tag, awaited, abandoned.
-            generation: that of the triggers, of which the newest know the limits best.
+            generation: that of the triggers, of which the newest know the limits best; the
+                present one by default.
         """
         number = self.s.next_number()
         standing = _ADMITTED
@@ -90,7 +99,7 @@ class Arrivals:
                 new.admission,
                 activity=activity,
                 now=new.created,
-                registry=generation,
+                registry=self.generation if generation is None else generation,
                 told=self.told,
             )
         status = "waiting" if standing.held else new.status
@@ -179,12 +188,15 @@ class Arrivals:
             found = self._start(new, met.seq, trigger, owned, generation) or found
         elif found.number is not None and planned.letter is not None:
             self._letters.append((found.number, planned.letter, at))
+            if planned.letter.kind == "cancel":
+                # At once, for those that come after it in this batch: one that is held ends.
+                self._deliver()
         if planned.once is not None and has_fired(planned, found):
             remember(self.s, planned.once, met.seq, found, at)
         dead = planned.dead_letter
         if dead is not None:
             dead.chain = met.depth
-            self.instance(dead, met.seq, trigger)
+            self.instance(dead, met.seq, trigger, generation=generation)
         row = (
             found.instance,
             found.outcome,
@@ -280,10 +292,15 @@ class Arrivals:
                 " SELECT * FROM unnest(%s, %s, %s, %s)",
                 *columns("iiif", self.outbox),
             )
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Put the letters that were gathered so far into inboxes."""
+        # The newcomers get their rows first: a letter may be for one of them.
         self.write_instances()
-        # Now that the newcomers have their rows: a letter may be for one of them.
         if self._letters:
             self.told.add(deliver(self.s, self._letters))
+            self._letters.clear()
 
     def write_instances(self) -> None:
         """Insert the new instances that were gathered so far."""

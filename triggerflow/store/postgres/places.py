@@ -61,6 +61,19 @@ def reserve(
         )
 
 
+def rekey(db: Db, number: int, places: Sequence[Place]) -> None:
+    """A group keeps its newest input: it will ask for the places of that one."""
+    for place in places:
+        if place.mode == "wait":
+            db.execute(
+                "UPDATE place SET key = %s WHERE instance = %s AND scope = %s AND state = %s",
+                place.key,
+                number,
+                place.scope,
+                RESERVED,
+            )
+
+
 def proceed(db: Db, number: int, admitted: Admitted) -> None:
     """Let an instance take its next place, and the ones after it.
 

@@ -459,7 +459,7 @@ LONG = {
     "core/driver.py": (850, "the drive is one loop over one state, pure and read as a whole"),
     "core/effects.py": (520, "the catalogue of effects: many small classes of one form"),
     "engine/keeper.py": (475, "what one worker claims and keeps alive, round by round"),
-    "engine/arrivals.py": (460, "how an activity is planned, by whichever way it comes"),
+    "engine/arrivals.py": (465, "how an activity is planned, by whichever way it comes"),
     "store/operations.py": (460, "the catalogue of operations: what each one promises"),
     "store/records.py": (430, "the catalogue of what a store gives back"),
     "triggers/trigger.py": (445, "every field of a trigger, checked and in normal form"),

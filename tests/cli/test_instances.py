@@ -81,8 +81,8 @@ def test_what_is_held_is_told(project):
     told = project.run("append", project.lines(*lines)).stdout
     assert "8 firings" in told
     assert "6 instances started" in told
-    assert "1 joined one that is held" in told
-    assert "1 over a limit" in told
+    assert "1 debounced" in told
+    assert "1 limited" in told
     listed = project.run("ps").stdout
     assert 'debounce of the key "blog", due in 1' in listed
     assert "throttle, due in 16 min" in listed

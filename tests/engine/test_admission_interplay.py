@@ -6,6 +6,7 @@ import pytest
 import trio
 
 import triggerflow as tf
+from triggerflow.testing.crash import crash_everywhere
 
 
 def note(n, kind="Note", **fields):
@@ -92,10 +93,8 @@ def test_what_was_limited_has_not_fired(new_app, live, make_store, control):
 
 
 @BOTH
-def test_an_open_group_is_joined_whoever_holds_the_business_key(
-    new_app, live, make_store, control
-):
-    """The held instance has the key, and what joins it asks for none."""
+def test_a_group_has_one_business_key_and_holds_it(new_app, live, make_store, control):
+    """What has its key joins it, another key has a group of its own."""
     app = app_of(new_app, make_store(), lasts=50, key="$.k", control=control)
 
     async def scenario(engine):
@@ -108,12 +107,14 @@ def test_an_open_group_is_joined_whoever_holds_the_business_key(
         late = await fire(engine, 3, k="a")
         assert late.outcome == "failed"
         assert first.instance_id in late.error
-        assert (await fire(engine, 4, k="b")).outcome == "started"
-        assert (await fire(engine, 5, k="a")).outcome in ("debounced", "batched")
+        other = await fire(engine, 4, k="b")
+        assert other.outcome == "started"
+        assert (await fire(engine, 5, k="c")).outcome == "started"
+        assert (await fire(engine, 6, k="b")).instance_id == other.instance_id
         await trio.sleep(200)
-        return await results(engine)
+        return [(each.key, each.result) for each in await all_of(engine)]
 
-    assert live(app, scenario) == [[1, 2], [4, 5]]
+    assert live(app, scenario) == [("a", [1, 2]), ("b", [4, 6]), ("c", [5])]
 
 
 def test_a_whole_batch_with_one_business_key_in_one_commit(new_app, live, make_store):
@@ -444,5 +445,159 @@ def test_explain_says_what_control_would_do_and_takes_nothing(new_app, live, mak
         assert await told(2) == expected | {"batched": "paused"}
         found = await engine.append(note(2))
         assert {each.trigger: each.outcome for each in found.firings} == await told(2)
+
+    live(app, scenario)
+
+
+# --- turns, letters, crashes
+
+
+def test_a_turn_belongs_to_the_input_that_runs(new_app, live, make_store):
+    """A debounce that keeps the last input waits for that one's turn."""
+    control = {
+        "debounce": {"period": 5},
+        "throttle": {"limit": 1, "period": 1000, "key": "$.k"},
+    }
+    app = app_of(new_app, make_store(), control=control)
+
+    async def scenario(engine):
+        await fire(engine, 1, k="a")
+        await trio.sleep(6)
+        await fire(engine, 2, k="a")
+        await fire(engine, 3, k="b")
+        await trio.sleep(6)
+        assert await results(engine) == [1, 3]
+        await fire(engine, 4, k="c")
+        await fire(engine, 5, k="a")
+        await trio.sleep(6)
+        *_, last = await all_of(engine)
+        assert last.held.kind == "throttle"
+
+    live(app, scenario)
+
+
+def test_a_letter_waits_with_the_held_one_that_has_the_key(new_app, live, make_store):
+    """A signal by business key admits nothing, and is there once the flow begins."""
+    app = new_app(make_store())
+
+    @app.flow
+    def asks(batch):
+        said = yield tf.wait_signal("hello", timeout=1, default=None)
+        return len(batch), said
+
+    app.trigger(
+        "all", on="Note", start=asks, key="$.k", control={"batch": {"size": 2, "wait": 50}}
+    )
+    target = {"flow": "asks", "key": "$.k", "name": "hello", "payload": "$.n"}
+    app.trigger("tell", on="Tell", signal=target)
+
+    async def scenario(engine):
+        acts = [note(1, k="a"), note(7, "Tell", k="a")]
+        found = await engine.append_many(acts)
+        assert [each.firings[0].outcome for each in found] == ["started", "signalled"]
+        await trio.sleep(5)
+        (held,) = await all_of(engine)
+        assert held.held is not None
+        await fire(engine, 2, k="a")
+        return (await engine.wait(held.id, timeout=5)).result
+
+    assert live(app, scenario) == [2, 7]
+
+
+def test_a_retried_dispatch_completes_a_batch(new_app, live, make_store):
+    """It joins like any other, and who waits for the batch need not wait for its time."""
+    fails = [1]
+
+    def moody(document):
+        if document["n"] == 2 and fails:
+            raise OSError(fails.pop())
+        return True
+
+    app = app_of(
+        new_app,
+        make_store(),
+        guard=moody,
+        retry=tf.RetryPolicy(3, initial=5, jitter=0),
+        control={"batch": {"size": 2, "wait": 1000}},
+    )
+
+    async def scenario(engine):
+        first = await fire(engine, 1)
+        assert (await fire(engine, 2)).outcome == "guard_error"
+        found = await engine.wait(first.instance_id, timeout=20)
+        (again, _) = await engine.firings(trigger="all")
+        assert (again.outcome, again.source) == ("batched", "retry")
+        return found.result
+
+    assert live(app, scenario) == [1, 2]
+
+
+def test_deferred_dispatches_decide_alike(new_app, live, make_store):
+    """Keys, dedup and groups, where a worker dispatches what another process appended."""
+    store = make_store()
+    options = {
+        "key": "$.k",
+        "dedup": "$.id",
+        "control": {"batch": {"size": 3, "wait": 50}},
+    }
+
+    async def bring(engine):
+        for n, id in enumerate((0, 1, 1, 2)):
+            await engine.append(note(n, k="a", id=id))
+
+    async def work(engine):
+        await trio.sleep(100)
+        found = [each.outcome for each in await engine.firings(trigger="all")]
+        assert found[::-1] == ["started", "batched", "deduped", "batched"]
+        return await results(engine)
+
+    live(app_of(new_app, store, **options), bring, work=False, deferred=True)
+    assert live(app_of(new_app, store, **options), work) == [[0, 1, 3]]
+
+
+def test_a_crash_anywhere_in_a_resume_through_a_batch(new_app, make_store):
+    """Each that was paused is in one batch, whichever commit it dies at."""
+
+    async def scenario(engine):
+        if len(await engine.firings(trigger="all")) < 5:
+            await engine.pause("all")
+        for n in range(5):
+            await engine.append(note(n))
+        await engine.resume("all")
+        await trio.sleep(100)
+        found = await results(engine)
+        return sorted(n for each in found for n in each)
+
+    def audit(store):
+        rows = store.fired(limit=100)
+        assert len(rows) == 5
+        assert {each.outcome for each in rows} == {"started", "batched"}
+        assert store._db.execute("SELECT count(*) FROM gathering").fetchone() == (0,)
+
+    control = {"batch": {"size": 2, "wait": 3}}
+    report = crash_everywhere(
+        lambda store: app_of(new_app, store, control=control), scenario, make_store, audit=audit
+    )
+    assert report.end == [0, 1, 2, 3, 4]
+
+
+def test_what_is_held_needs_no_document(new_app, live, make_store):
+    """Retention takes documents; the group has its inputs, and is removed when it has ended."""
+    store = make_store()
+    app = app_of(new_app, store, control={"batch": {"size": 3, "wait": 50}})
+
+    async def scenario(engine):
+        for n in range(2):
+            await trio.sleep(1)
+            await fire(engine, n)
+        await trio.sleep(10)
+        store.prune_documents(engine._clock.now(), after=None, limit=10)
+        assert {each.document for each in store.activities(0, 10)} == {None}
+        await trio.sleep(100)
+        assert await results(engine) == [[0, 1]]
+        store.prune("runs", {None: 1e12}, now=engine._clock.now(), after=None, limit=10)
+        assert await results(engine) == []
+        assert store._db.execute("SELECT count(*) FROM gathered").fetchone() == (0,)
+        assert (await engine.append(note(1))).duplicate
 
     live(app, scenario)

@@ -159,7 +159,16 @@ def key_of(paths: Iterable[Path], document: Any) -> str:
     texts = [_text(path(document)) for path in paths]
     if not texts:
         return ""
-    text = texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
+    return _short(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
+
+
+def within(group: str, key: str) -> str:
+    """The key of a group whose arrivals have this business key, too."""
+    text = json.dumps(key, ensure_ascii=False)
+    return _short(text if group in ("", text) else f"[{group},{text}]")
+
+
+def _short(text: str) -> str:
     if len(text) > _LONGEST_KEY:
         return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return text

@@ -133,8 +133,13 @@ class Arrivals:
         self._crowd = crowd
         self._registry = -1
         self._known = Known()
-        # Those of the app, as a store would give them back.
-        self._own = {(each.trigger_cid, each.delivery.encoded()): each for each in triggers}
+        # Those of the app, as a store would give them back: a guard that it only names is
+        # looked up then.
+        self._own = {
+            (each.trigger_cid, each.delivery.encoded()): each
+            for each in triggers
+            if each.guard is None or each.guard.fn is not None
+        }
         # Specs that are met one firing at a time.
         self._once = lru_cache(_KEPT)(self._one)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from triggerflow.core.admission_request import Admission, limits, request
+from triggerflow.core.admission_request import Admission, limits, request, within
 from triggerflow.core.codec import VALUE_LIMITS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def of_flow(flow: Flow | None, input: Any, namespace: str = "") -> Admission | N
 
 
 def of_trigger(
-    trigger: Trigger, flow: Flow | None, document: Any, input: Any
+    trigger: Trigger, flow: Flow | None, document: Any, input: Any, key: str | None
 ) -> Admission | None:
     """What a trigger and its flow ask before the flow runs.
 
@@ -46,6 +46,7 @@ def of_trigger(
     Args:
         document: the activity's, which the trigger's keys are read from.
         input: what the flow gets, which the flow's keys are read from.
+        key: the business key: what is gathered in one instance has one.
     """
     control = trigger.control
     namespace = trigger.namespace
@@ -60,6 +61,9 @@ def of_trigger(
         namespace=namespace,
         most=_MOST,
     )
+    if asked.gather is not None and key is not None:
+        gather = attrs.evolve(asked.gather, key=within(asked.gather.key, key))
+        asked = attrs.evolve(asked, gather=gather)
     listed = asked.gather is not None and asked.gather.listed
     more = of_flow(flow, [input] if listed else input, namespace)
     if more is None:

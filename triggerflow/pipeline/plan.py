@@ -261,6 +261,8 @@ def _instance(
     seed: bytes,
 ) -> NewInstance:
     given = activity.document if trigger.input is None else trigger.input(activity)
+    key = key_text(trigger.key, activity) if trigger.key else None
+    flow = flows.find(trigger.flow)
     new = NewInstance(
         id=instance_id(activity.cid, trigger.trigger_cid),
         flow=trigger.flow,
@@ -269,8 +271,8 @@ def _instance(
         seed=b"",
         created=now,
         namespace=trigger.namespace,
-        key=key_text(trigger.key, activity) if trigger.key else None,
-        admission=of_trigger(trigger, flows.find(trigger.flow), activity.document, given),
+        key=key,
+        admission=of_trigger(trigger, flow, activity.document, given, key),
     )
     _bind(new, trigger, flows, seed)
     return new

@@ -44,13 +44,14 @@ def _pair() -> None:
     found = arrivals.append
 
     def append(db: Any, *rest: Any) -> None:
-        found(_Lying(db, "SELECT cid, seq FROM activity", []), *rest)
+        found(_Lying(db, "SELECT cid, namespace, seq FROM activity", []), *rest)
 
     arrivals.append = append
     whole = schema.migrations()
     weak = [
         ("CREATE UNIQUE INDEX firing_pair", "CREATE INDEX firing_pair"),
         ("cid TEXT NOT NULL UNIQUE", "cid TEXT NOT NULL"),
+        ("UNIQUE (cid, namespace)", "CHECK (seq > 0)"),
         ("public_id TEXT NOT NULL UNIQUE", "public_id TEXT NOT NULL"),
     ]
 

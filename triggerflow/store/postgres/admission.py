@@ -71,6 +71,7 @@ def judge(
                 s.db,
                 group,
                 gather,
+                asked.throttle,
                 input=new.input,
                 activity=activity,
                 chain=new.chain,

@@ -58,7 +58,7 @@ def decide(s: Standing, planned: PlannedFiring, at: float) -> Decision:
     if new is None:
         return Decision(planned.outcome)
     if _joins(s, new):
-        # It starts nothing, so it asks for no business key: the group has its first one's.
+        # It starts nothing, so it asks for no business key: the group has it.
         return Decision(planned.outcome, None, new.id)
     rival = None if new.key is None else s.keys.get((new.namespace, new.flow, new.key))
     if rival is None:

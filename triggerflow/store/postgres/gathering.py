@@ -59,6 +59,7 @@ def join(
     db: Db,
     group: Group,
     gather: Gather,
+    throttle: Pace | None,
     *,
     input: bytes,
     activity: int | None,
@@ -84,6 +85,13 @@ def join(
         group.number,
     )
     if not gather.listed:
+        # The newest input is the one that runs, so it is the one that is throttled.
+        db.execute(
+            "UPDATE gathering SET throttle = %s WHERE scope = %s AND key = %s",
+            _pace(throttle),
+            gather.scope,
+            gather.key,
+        )
         db.execute(
             "UPDATE generation SET input = %s WHERE instance = %s AND generation = 1",
             input,
@@ -103,7 +111,6 @@ def open_group(
     now: float,
 ) -> None:
     """A group begins with its first arrival."""
-    pace = None if throttle is None else json.dumps(attrs.astuple(throttle))
     db.execute(
         "INSERT INTO gathering (scope, key, instance, opened, count, bytes, listed, throttle)"
         " VALUES (%s, %s, %s, %s, 1, %s, %s, %s)",
@@ -113,7 +120,7 @@ def open_group(
         now,
         _HEAD + len(input),
         gather.listed,
-        pace,
+        _pace(throttle),
     )
     _keep(db, number, gather, input, activity)
 
@@ -151,6 +158,10 @@ def drop(db: Db, number: int) -> None:
     """A held instance has ended: what comes next opens another group."""
     db.execute("DELETE FROM gathering WHERE instance = %s", number)
     db.execute("UPDATE gathered SET input = NULL WHERE instance = %s", number)
+
+
+def _pace(throttle: Pace | None) -> str | None:
+    return None if throttle is None else json.dumps(attrs.astuple(throttle))
 
 
 def _keep(db: Db, number: int, gather: Gather, input: bytes, activity: int | None) -> None:

@@ -51,6 +51,14 @@ class Arrivals:
         self._triggers = triggers
         self._generation: int | None = None
         self._letters: list[tuple[int, Letter, float]] = []
+        self._generation: int | None = None
+
+    @property
+    def generation(self) -> int:
+        """The registry generation."""
+        if self._generation is None:
+            self._generation = registry.generation(self.s.db)
+        return self._generation
 
     @property
     def generation(self) -> int:

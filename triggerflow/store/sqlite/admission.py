@@ -71,6 +71,7 @@ def judge(
                 db,
                 group,
                 gather,
+                asked.throttle,
                 input=new.input,
                 activity=activity,
                 chain=new.chain,

@@ -73,7 +73,7 @@ def decide(
     if new is None:
         return Decision(planned.outcome)
     if _joins(db, new):
-        # It starts nothing, so it asks for no business key: the group has its first one's.
+        # It starts nothing, so it asks for no business key: the group has it.
         return Decision(planned.outcome, None, new.id)
     rival = None if new.key is None else holder(db, new, keys)
     if rival is None:

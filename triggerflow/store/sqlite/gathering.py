@@ -59,6 +59,7 @@ def join(
     db: sqlite3.Connection,
     group: Group,
     gather: Gather,
+    throttle: Pace | None,
     *,
     input: bytes,
     activity: int | None,
@@ -77,6 +78,11 @@ def join(
         (gather.due(opened, now), chain, group.number),
     )
     if not gather.listed:
+        # The newest input is the one that runs, so it is the one that is throttled.
+        db.execute(
+            "UPDATE gathering SET throttle = ? WHERE scope = ? AND key = ?",
+            (_pace(throttle), gather.scope, gather.key),
+        )
         db.execute(
             "UPDATE generation SET input = ? WHERE instance = ? AND generation = 1",
             (input, group.number),
@@ -95,11 +101,18 @@ def open_group(
     now: float,
 ) -> None:
     """A group begins with its first arrival."""
-    pace = None if throttle is None else json.dumps(attrs.astuple(throttle))
     db.execute(
         "INSERT INTO gathering (scope, key, instance, opened, count, bytes, listed, throttle)"
         " VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
-        (gather.scope, gather.key, number, now, _HEAD + len(input), gather.listed, pace),
+        (
+            gather.scope,
+            gather.key,
+            number,
+            now,
+            _HEAD + len(input),
+            gather.listed,
+            _pace(throttle),
+        ),
     )
     _keep(db, number, gather, input, activity)
 
@@ -135,6 +148,10 @@ def drop(db: sqlite3.Connection, number: int) -> None:
     """A held instance has ended: what comes next opens another group."""
     db.execute("DELETE FROM gathering WHERE instance = ?", (number,))
     db.execute("UPDATE gathered SET input = NULL WHERE instance = ?", (number,))
+
+
+def _pace(throttle: Pace | None) -> str | None:
+    return None if throttle is None else json.dumps(attrs.astuple(throttle))
 
 
 def _keep(

@@ -51,14 +51,6 @@ class Arrivals:
         self._triggers = triggers
         self._generation: int | None = None
         self._letters: list[tuple[int, Letter, float]] = []
-        self._generation: int | None = None
-
-    @property
-    def generation(self) -> int:
-        """The registry generation."""
-        if self._generation is None:
-            self._generation = registry.generation(self.s.db)
-        return self._generation
 
     @property
     def generation(self) -> int:
@@ -249,6 +241,10 @@ class Arrivals:
         verdict = None if new.admission is None else self._judge(new, new.admission, seq)
         if verdict is not None:
             return Decision(verdict.outcome, verdict.reason, verdict.instance)
+        asked = new.admission
+        if asked is not None and any(place.mode == "cancel" for place in asked.places):
+            # Those that it ends may have letters on their way.
+            self._deliver()
         self.instance(new, seq, trigger, owned, generation=generation)
         if new.key is not None:
             holder = Holder(new.id, new.input, new.digest)

@@ -49,8 +49,8 @@ class Arrivals:
         self.generations: list[tuple[Any, ...]] = []
         self.told = kin.Told()
         self._triggers = triggers
-        self._letters: list[tuple[int, Letter, float]] = []
         self._generation: int | None = None
+        self._letters: list[tuple[int, Letter, float]] = []
 
     @property
     def generation(self) -> int:
@@ -188,6 +188,9 @@ class Arrivals:
             found = self._start(new, met.seq, trigger, owned, generation) or found
         elif found.number is not None and planned.letter is not None:
             self._letters.append((found.number, planned.letter, at))
+            if planned.letter.kind == "cancel":
+                # At once, for those that come after it in this batch: one that is held ends.
+                self._deliver()
         if planned.once is not None and has_fired(planned, found):
             remember(self.s, planned.once, met.seq, found, at)
         dead = planned.dead_letter
@@ -238,6 +241,10 @@ class Arrivals:
         verdict = None if new.admission is None else self._judge(new, new.admission, seq)
         if verdict is not None:
             return Decision(verdict.outcome, verdict.reason, verdict.instance)
+        asked = new.admission
+        if asked is not None and any(place.mode == "cancel" for place in asked.places):
+            # Those that it ends may have letters on their way.
+            self._deliver()
         self.instance(new, seq, trigger, owned, generation=generation)
         if new.key is not None:
             holder = Holder(new.id, new.input, new.digest)
@@ -289,10 +296,15 @@ class Arrivals:
                 " SELECT * FROM unnest(%s, %s, %s, %s)",
                 *columns("iiif", self.outbox),
             )
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Put the letters that were gathered so far into inboxes."""
+        # The newcomers get their rows first: a letter may be for one of them.
         self.write_instances()
-        # Now that the newcomers have their rows: a letter may be for one of them.
         if self._letters:
             self.told.add(deliver(self.s, self._letters))
+            self._letters.clear()
 
     def write_instances(self) -> None:
         """Insert the new instances that were gathered so far."""

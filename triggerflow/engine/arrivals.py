@@ -252,7 +252,8 @@ class Arrivals:
         await self._judge([arrival])
         now = self._clock.now()
         outcome = await self._committer.ask(
-            Dispatch(row.id, row.seq, row.registry, now, self._plan(arrival, now))
+            Dispatch(row.id, row.seq, row.registry, now, self._plan(arrival, now)),
+            self._begun,
         )
         return outcome.verdict is Verdict.APPLIED
 

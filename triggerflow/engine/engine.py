@@ -92,8 +92,10 @@ class Engine(Starting):
         self._watching = Watching(
             store=store,
             committer=committer,
+            reader=self._reader,
             codec=code.codec,
             clock=self._clock,
+            inline=settings.inline,
             told=self._reached_out,
         )
         self._executor: Executor | None = None
@@ -349,6 +351,7 @@ class Engine(Starting):
 
     def _begun(self, outcome: Outcome) -> None:
         """Drive what this worker owns since the commit that made it."""
+        self._watching.open = self._watching.open or outcome.opened
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)

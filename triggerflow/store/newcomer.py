@@ -5,13 +5,22 @@ from __future__ import annotations
 import attrs
 
 
+@attrs.frozen
+class NewWait:
+    """A wait that cancels an instance; see `acts.OpenWait` for pattern and pivots."""
+
+    pattern: bytes
+    pivots: tuple[tuple[str, str], ...]
+
+
 @attrs.define(slots=True)
 class NewInstance:
     """An instance to be, as a dispatcher or a caller of `start` describes it.
 
     `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`. `digest`
     says whether two inputs under one key are the same; without it their bytes do. `depth`
-    is how deep a child it is, `chain` how many emitted activities led to it.
+    is how deep a child it is, `chain` how many emitted activities led to it. `cancel_on` are
+    waits for activities that cancel it, from the one that started it on.
     """
 
     id: str
@@ -29,3 +38,4 @@ class NewInstance:
     correlation_id: str | None = None
     depth: int = 0
     chain: int = 0
+    cancel_on: tuple[NewWait, ...] = ()

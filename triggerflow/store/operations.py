@@ -60,6 +60,7 @@ class Outcome:
             answers).
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
+        opened: waits for activities were opened (appends, starts, dispatches).
     """
 
     verdict: Verdict
@@ -79,6 +80,7 @@ class Outcome:
     emitted: bool = False
     refusals: tuple[Refusal, ...] = ()
     tasks: tuple[ClaimedTask, ...] = ()
+    opened: bool = False
 
 
 APPLIED = Outcome(Verdict.APPLIED)
@@ -284,21 +286,41 @@ class Block:
     build: str
 
 
-@attrs.define(slots=True)
-class Satisfy:
-    """An activity meets a wait: tell the instance, and close the wait. `GONE` if it is none."""
+@attrs.frozen
+class Hit:
+    """An activity meets a wait, as the first one after `since`.
+
+    It counts where everything up to `since` was held against the wait. Elsewhere the wait has
+    to catch up, by itself, with all activities up to this one. `payload` is what the instance
+    is told; a wait of ``cancel_on`` cancels it instead.
+    """
 
     wait: int
+    seq: int
+    since: int
     payload: bytes
-    at: float
 
 
 @attrs.define(slots=True)
-class Scanned:
-    """All activities up to `position` were held against these waits."""
+class Watched:
+    """Activities up to `position` were held against waits: what they met, and how far that is.
 
-    waits: tuple[int, ...]
+    Attributes:
+        hits: they tell or cancel instances, and close the waits; those that are closed by
+            now tell nobody.
+        caught_up: waits against which all up to `position` were held, one by one.
+        passed_over: waits that couldn't be read here: they have to catch up with all up to
+            `position`, by somebody who can.
+        newest: all up to `position` were held against every wait that doesn't catch up and
+            isn't newer than this one. Newer ones, which could not be seen, have to catch up.
+    """
+
     position: int
+    at: float
+    hits: tuple[Hit, ...] = ()
+    caught_up: tuple[int, ...] = ()
+    passed_over: tuple[int, ...] = ()
+    newest: int | None = None
 
 
 @attrs.define(slots=True)
@@ -343,8 +365,7 @@ Operation = (
     | Heartbeat
     | Turn
     | Block
-    | Satisfy
-    | Scanned
+    | Watched
     | Release
     | Claim
     | TaskHeartbeat

@@ -20,6 +20,7 @@ from triggerflow.store.records import (
     ProgressRecord,
     Pruned,
     RemovedRecord,
+    Standing,
     TaskCount,
     TaskRecord,
     TriggerRecord,
@@ -232,12 +233,58 @@ class Store(Protocol):
         """Deferred dispatches, oldest first."""
         ...
 
-    def waits(self) -> list[WaitRecord]:
-        """Open waits for activities."""
+    def standing(self) -> Standing:
+        """How far the open waits for activities are, and where they are filed.
+
+        Every wait that isn't newer than it says is seen by whoever asks after it.
+        """
+        ...
+
+    def waits_under(
+        self, pivots: Sequence[tuple[str, str, int]], limit: int
+    ) -> list[tuple[int, WaitRecord]]:
+        """Open waits that are filed under one of these pivots, those that catch up included.
+
+        Args:
+            pivots: path and value, and an id: only waits with a larger one are asked for.
+            limit: how many at most.
+
+        Returns:
+            Index of the pivot and wait, in the order of the pivots, those of one by id. A
+            wait of several pivots comes several times.
+        """
+        ...
+
+    def waits_behind(
+        self,
+        after: tuple[int, int] | None = None,
+        limit: int = 100,
+        *,
+        nearest_first: bool = False,
+    ) -> list[WaitRecord]:
+        """Open waits that have to catch up by themselves.
+
+        Args:
+            after: (scanned, id) of the last one of the page before.
+            limit: how many at most.
+            nearest_first: those first that have come furthest; the others by default.
+        """
+        ...
+
+    def waits(self, after: int = 0, limit: int = 1000) -> list[WaitRecord]:
+        """A page of the open waits, by id, those above `after`."""
+        ...
+
+    def waits_of(self, number: int) -> list[WaitRecord]:
+        """The open waits of one instance."""
         ...
 
     def activities(self, after: int, limit: int) -> list[ActivityRecord]:
-        """Activities by sequence number, those above `after`, in order."""
+        """Activities by sequence number, those above `after`, in order and without a gap.
+
+        Where they are large it may be fewer than `limit`, but one at least. One that could
+        still be followed by a smaller number doesn't count yet.
+        """
         ...
 
     def recorded(self, step: str, key: str) -> bytes | None:

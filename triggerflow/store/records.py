@@ -239,16 +239,41 @@ class WaitRecord:
     """An open wait for an activity.
 
     Attributes:
+        action: ``tell`` the flow what came, or ``cancel`` the instance.
         pattern: encoded.
-        scanned: activities up to this one were held against it.
+        digest: what the flow knows the pattern by.
+        scanned: activities up to this one were held against it by itself.
+        upto: while `scanned` is below it, it catches up by itself.
     """
 
     id: int
     instance: int
     generation: int
     tag: str
+    action: str
     pattern: bytes
+    digest: bytes | None
     scanned: int
+    upto: int
+
+
+@attrs.frozen
+class Standing:
+    """How far open waits are.
+
+    Attributes:
+        position: all activities up to this one were held against every wait that doesn't
+            catch up.
+        newest: every wait that is opened from now on has a larger id.
+        paths: the first parts of the pivots under which waits are filed; none where no wait
+            is open, None where they are too many to be named.
+        behind: some wait has to catch up by itself.
+    """
+
+    position: int
+    newest: int
+    paths: tuple[str, ...] | None
+    behind: bool
 
 
 @attrs.frozen

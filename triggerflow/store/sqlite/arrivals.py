@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from triggerflow.errors import InternalError
-from triggerflow.store.newcomer import NewInstance
+from triggerflow.store.newcomer import NewInstance, NewWait
 from triggerflow.store.operations import Append, Dispatch, Outcome, PlannedFiring, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
-from triggerflow.store.sqlite import registry
+from triggerflow.store.sqlite import registry, waits
 from triggerflow.store.sqlite.reads import firings_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Arrivals:
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
+        self.cancels: list[tuple[int, int, tuple[NewWait, ...]]] = []
         self._triggers: dict[str, tuple[int, str]] | None = None
         self._number = 0
         self._horizon: int | None = None
@@ -100,6 +101,8 @@ class Arrivals:
             )
         )
         self.generations.append((number, new.seed, new.input, new.digest))
+        if new.cancel_on:
+            self.cancels.append((number, origin, new.cancel_on))
         if mine and owned is not None:
             owned.append(_claimed(number, new, origin))
         return number
@@ -161,6 +164,8 @@ class Arrivals:
                 " VALUES (?, 1, ?, ?, ?)",
                 self.generations,
             )
+        for number, position, cancel_on in self.cancels:
+            waits.arm_cancels(db, number, position, cancel_on)
 
 
 def _claimed(number: int, new: NewInstance, origin: int) -> Claimed:
@@ -226,7 +231,11 @@ def append(
     rows.write()
     for index, op, number, owned in fresh:
         outcomes[index] = Outcome(
-            Verdict.APPLIED, seq=number, firings=_written(rows, op), claimed=tuple(owned)
+            Verdict.APPLIED,
+            seq=number,
+            firings=_written(rows, op),
+            claimed=tuple(owned),
+            opened=bool(rows.cancels),
         )
     for index, cid, number in duplicates:
         deferred = db.execute(
@@ -260,6 +269,8 @@ def dispatch(db: sqlite3.Connection, items: Items, outcomes: Outcomes) -> None:
     for index, op in items:
         outcomes[index] = _dispatch(db, op, rows)
     rows.write()
+    if rows.cancels:
+        outcomes[items[0][0]].opened = True
 
 
 def _dispatch(db: sqlite3.Connection, op: Dispatch, rows: Arrivals) -> Outcome:
@@ -297,7 +308,11 @@ def start(db: sqlite3.Connection, worker: int | None, items: Items, outcomes: Ou
         owned: list[Claimed] | None = [] if op.own else None
         number = rows.instance(new, None, None, owned)
         outcomes[index] = Outcome(
-            Verdict.APPLIED, instance=new.id, number=number, claimed=tuple(owned or ())
+            Verdict.APPLIED,
+            instance=new.id,
+            number=number,
+            claimed=tuple(owned or ()),
+            opened=bool(new.cancel_on),
         )
     rows.write()
 

@@ -14,14 +14,13 @@ from triggerflow.store.operations import (
     Heartbeat,
     Outcome,
     Release,
-    Satisfy,
-    Scanned,
     Send,
     Start,
     Terminate,
     Turn,
     Unblock,
     Verdict,
+    Watched,
 )
 from triggerflow.store.sqlite import (
     arrivals,
@@ -87,10 +86,8 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         messages.send(
             db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes
         )
-    if Satisfy in groups:
-        waits.satisfy(db, groups[Satisfy], outcomes)
-    if Scanned in groups:
-        waits.scanned(db, groups[Scanned], outcomes)
+    if Watched in groups:
+        waits.watch(db, groups[Watched], outcomes)
     for index, op in groups.get(Unblock, ()):
         outcomes[index] = messages.unblock(db, op)
     for index, op in groups.get(Terminate, ()):

@@ -17,6 +17,8 @@ Letter = tuple[int, str, str, bytes, float]
 Told = list[tuple[int, int | None]]
 
 _INSERT: Final = "INSERT INTO inbox (instance, kind, name, payload, at) VALUES (?, ?, ?, ?, ?)"
+# None, encoded: a cancel carries nothing.
+NONE: Final = b"\xf6"
 # How an inbox row says what became of a child.
 KINDS: Final = {status: f"child_{status}" for status in ENDED}
 
@@ -119,6 +121,13 @@ def cancel_one(
         (child, parent),
     ).fetchall()
     letters = _cancels(found, none, at)
+    _mark(db, letters)
+    return letters
+
+
+def cancels(db: sqlite3.Connection, numbers: Iterable[int], at: float) -> list[Letter]:
+    """Cancels for these live instances, none of which has one already."""
+    letters = _cancels([(number,) for number in numbers], NONE, at)
     _mark(db, letters)
     return letters
 

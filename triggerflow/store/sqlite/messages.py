@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import kin, requests, tasks, waking
+from triggerflow.store.sqlite import kin, requests, tasks, waits, waking
 from triggerflow.store.sqlite.arrivals import next_number
 from triggerflow.store.sqlite.progress import clear_instances
 from triggerflow.store.sqlite.turns import clear_inboxes
@@ -73,8 +73,6 @@ def send(
         db.executemany("UPDATE instance SET cancelled = 1 WHERE id = ?", cancelled)
 
 
-# None, encoded: a cancel carries nothing.
-_NONE = b"\xf6"
 _INSERT = (
     "INSERT INTO inbox (id, instance, kind, name, payload, dedup, digest, at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -155,12 +153,12 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
         (op.value, op.at, number),
     )
     db.execute("DELETE FROM tried WHERE instance = ?", (number,))
-    db.execute("DELETE FROM wait WHERE instance = ?", (number,))
+    waits.clear_instances(db, [(number,)])
     requests.clear(db, [(number,)])
     tasks.clear_instances(db, [(number,)])
     clear_inboxes(db, [number])
     clear_instances(db, [(number,)])
-    letters = kin.cancel_children(db, [(number, op.at)], _NONE)
+    letters = kin.cancel_children(db, [(number, op.at)], kin.NONE)
     letters += kin.tell_parents(db, [(number, "cancelled", op.value, op.at)])
     return Outcome(
         Verdict.APPLIED,

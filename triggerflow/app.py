@@ -168,6 +168,7 @@ class App:
         actors: object = None,
         guard: Guard | Callable[[dict[str, Any]], object] | None = None,
         version: int = 1,
+        cancel_on: object = None,
     ) -> Trigger:
         """Register a trigger: which activities start which flow.
 
@@ -179,13 +180,23 @@ class App:
             actors: globs; all of the activity's actors must be in scope.
             guard: a plain function of the document, asked last.
             version: raise it to make an otherwise equal trigger a new one.
+            cancel_on: which later activities cancel what it started: ``{"on": type, "match":
+                pattern}`` or a list of those. A field of the pattern whose name ends with
+                ``.$`` takes its value from the activity that started the flow.
 
         Raises:
             DefinitionError, PatternError: a part of it can't work.
             DuplicateTrigger: the app has it already, under this name or another.
         """
         made = define_trigger(
-            name, on=on, match=match, actors=actors, guard=guard, start=start, version=version
+            name,
+            on=on,
+            match=match,
+            actors=actors,
+            guard=guard,
+            start=start,
+            version=version,
+            cancel_on=cancel_on,
         )
         self._add_trigger(made)
         return made

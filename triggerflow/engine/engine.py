@@ -351,7 +351,9 @@ class Engine(Starting):
 
     def _begun(self, outcome: Outcome) -> None:
         """Drive what this worker owns since the commit that made it."""
-        self._watching.open = self._watching.open or outcome.opened
+        if outcome.opened:
+            self._watching.open = True
+            self._tell(Keeper.dispatch_came)
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)

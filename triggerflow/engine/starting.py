@@ -13,8 +13,10 @@ from triggerflow.engine.clock import new_seed, random_id
 from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Rejected
 from triggerflow.errors import DefinitionError, KeyTaken, UnknownFlow
-from triggerflow.store.newcomer import NewInstance
+from triggerflow.pipeline.cancelling import cancelling_waits
+from triggerflow.store.newcomer import NewInstance, NewWait
 from triggerflow.store.operations import Outcome, Start, Verdict
+from triggerflow.triggers import NoValue, compile_cancel_on
 
 if TYPE_CHECKING:
     from triggerflow.engine.arrivals import Arrivals
@@ -104,6 +106,7 @@ class Starting(Sending, ABC):
         version: int | None = None,
         namespace: str = "",
         correlation_id: str | None = None,
+        cancel_on: object = None,
     ) -> str:
         """Start an instance by hand.
 
@@ -113,6 +116,8 @@ class Starting(Sending, ABC):
             key: business key, held by one live instance of the flow at a time: a second
                 start with the same input returns the first one's id.
             version: of the flow; the latest by default.
+            cancel_on: which later activities cancel it, as of a trigger; paths look into the
+                input.
 
         Returns:
             The instance's id.
@@ -122,8 +127,10 @@ class Starting(Sending, ABC):
                 others may start it all the same).
             KeyTaken: the key is held by an instance with another input.
             EncodingRefused: the input can't be kept.
+            DefinitionError, PatternError: a part of ``cancel_on`` can't work.
         """
         name = flow_name(flow)
+        cancels = () if cancel_on is None else _cancels(cancel_on, input)
         if key == "":
             raise DefinitionError("start(key=)", "found an empty key")
         if version is None and not isinstance(flow, str):
@@ -142,6 +149,7 @@ class Starting(Sending, ABC):
             key=key,
             digest=None if key is None else self._code.codec.digest((input,), {}, "input"),
             correlation_id=correlation_id,
+            cancel_on=cancels,
         )
         if known is None:
             new.status, new.cause = "blocked", "unknown_flow"
@@ -160,3 +168,12 @@ class Starting(Sending, ABC):
         if not outcome.claimed:
             self._work_came()
         return holder
+
+
+def _cancels(given: object, input: object) -> tuple[NewWait, ...]:
+    what = "start(cancel_on=)"
+    try:
+        return cancelling_waits(compile_cancel_on(given, what), {} if input is None else input)
+    except NoValue as error:
+        problem = str(error).replace("the activity", "the input")
+        raise DefinitionError(what, problem, "") from None

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from triggerflow.pipeline.cancelling import cancelling_waits
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
+from triggerflow.triggers import NoValue
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
@@ -73,9 +75,12 @@ def plan(
                 continue
             if not verdict.passed:
                 continue
-        planned.append(
-            PlannedFiring(cid, _instance(activity, trigger, document, flows, now, seed()))
-        )
+        try:
+            new = _instance(activity, trigger, document, flows, now, seed())
+        except NoValue as error:
+            planned.append(PlannedFiring(cid, None, str(error), "failed"))
+        else:
+            planned.append(PlannedFiring(cid, new))
     return tuple(planned)
 
 
@@ -101,6 +106,7 @@ def _instance(
         input=document,
         seed=seed,
         created=now,
+        cancel_on=cancelling_waits(trigger.cancel_on, activity.document),
     )
     if flow is None:
         new.status = "blocked"

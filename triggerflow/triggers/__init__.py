@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from triggerflow.triggers.cancel_on import CancelOn as CancelOn
+from triggerflow.triggers.cancel_on import NoValue as NoValue
+from triggerflow.triggers.cancel_on import compile_cancel_on as compile_cancel_on
 from triggerflow.triggers.index import TriggerIndex as TriggerIndex
 from triggerflow.triggers.pattern import Pattern as Pattern
 from triggerflow.triggers.pattern import compile_pattern as compile_pattern
@@ -17,14 +20,17 @@ from triggerflow.triggers.waits import Watch as Watch
 from triggerflow.triggers.waits import wait_activity as wait_activity
 
 __all__ = [
+    "CancelOn",
     "Guard",
     "Looked",
+    "NoValue",
     "Pattern",
     "Pivot",
     "Scope",
     "Trigger",
     "TriggerIndex",
     "Watch",
+    "compile_cancel_on",
     "compile_pattern",
     "compile_scope",
     "define_trigger",

@@ -25,6 +25,7 @@ import attrs
 
 from triggerflow.core.codec import cid_of
 from triggerflow.errors import DefinitionError, EncodingRefused, PatternError
+from triggerflow.triggers.cancel_on import CancelOn, compile_cancel_on
 from triggerflow.triggers.pattern import Pattern, compile_pattern
 from triggerflow.triggers.scope import Scope, compile_scope
 
@@ -32,7 +33,9 @@ GuardFn: TypeAlias = Callable[[dict[str, Any]], object]
 
 EVERY_TYPE = "*"
 _MAX_VERSION = 2**63 - 1
-_SPEC_FIELDS = frozenset({"name", "on", "match", "actors", "guard", "start", "version"})
+_SPEC_FIELDS = frozenset(
+    {"name", "on", "match", "actors", "guard", "start", "version", "cancel_on"}
+)
 
 
 @attrs.frozen
@@ -83,6 +86,7 @@ class Trigger:
         guard: the last condition, in code, or None.
         start: the name of the flow it starts.
         version: of the trigger itself: another version is another trigger.
+        cancel_on: later activities that cancel what it started.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Trigger:
     guard: Guard | None
     start: str
     version: int = 1
+    cancel_on: tuple[CancelOn, ...] = ()
 
     def spec(self) -> dict[str, Any]:
         """Return the fields that change what the trigger means, in normal form."""
@@ -107,6 +112,8 @@ class Trigger:
             spec["actors"] = list(self.actors.source)
         if self.guard is not None:
             spec["guard"] = self.guard.key
+        if self.cancel_on:
+            spec["cancel_on"] = [part.spec() for part in self.cancel_on]
         return spec
 
     @cached_property
@@ -160,6 +167,7 @@ class Trigger:
             guard=guard,
             start=spec["start"],
             version=spec["version"],
+            cancel_on=spec.get("cancel_on"),
         )
 
 
@@ -172,6 +180,7 @@ def define_trigger(
     guard: Guard | GuardFn | None = None,
     start: object,
     version: int = 1,
+    cancel_on: object = None,
 ) -> Trigger:
     """Check the parts of a trigger and put it together.
 
@@ -184,6 +193,8 @@ def define_trigger(
             `Guard`.
         start: a flow, or a flow's name.
         version: raise it to have an otherwise equal trigger count as a new one.
+        cancel_on: which later activities cancel what it started: a part, or a list of them
+            (see `triggerflow.triggers.cancel_on`).
 
     Raises:
         DefinitionError: a part can't work; the error names the trigger and the part.
@@ -200,6 +211,9 @@ def define_trigger(
         guard=_guard(guard, what),
         start=_flow_name(start, what),
         version=version,
+        cancel_on=()
+        if cancel_on is None
+        else compile_cancel_on(cancel_on, f"{what}, cancel_on"),
     )
     try:
         # now, so that a spec too large or too deep fails here and not at the first append

@@ -405,7 +405,7 @@ COMMITS = {
     ("engine/starting.py", "Starting.start", "self._committer.ask"),
     ("engine/sending.py", "Sending._ask", "self._committer.ask"),
     # Waits for activities: hits, and how far they were looked at.
-    ("engine/watching.py", "Watching._page", "self._committer.ask_all"),
+    ("engine/watching.py", "Watching._commit", "self._committer.ask"),
 }
 
 

@@ -213,3 +213,36 @@ def test_commits_are_flushed(database: Path) -> None:
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
     store.close()
+
+
+def test_waits_from_before_are_filed_under_everything(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open waits keep their positions, are found by every activity, and get new numbers."""
+    real = schema.migrations()
+    monkeypatch.setattr(
+        schema, "migrations", lambda: tuple(each for each in real if each[0] < 11)
+    )
+    store = SqliteStore(database)
+    store.open()
+    assert store._db is not None
+    store._db.executemany(
+        "INSERT INTO activity (seq, cid, types, actors, received) VALUES (?, ?, '[]', '[]', 0)",
+        [(n, f"cid{n}") for n in range(1, 8)],
+    )
+    store._db.executemany(
+        "INSERT INTO wait (id, instance, generation, tag, pattern, position, scanned)"
+        " VALUES (?, 1, 1, ?, x'01', 2, ?)",
+        [(3, "w#0", 5), (9, "w#1", 7)],
+    )
+    store.abandon()
+    monkeypatch.undo()
+    store = SqliteStore(database)
+    store.open()
+    found = [(each.id, each.tag, each.scanned, each.upto) for each in store.waits()]
+    assert found == [(3, "w#0", 5, 7), (9, "w#1", 7, 7)]
+    assert [each.id for _, each in store.waits_under([("", "", 0)], 10)] == [3, 9]
+    standing = store.standing()
+    assert (standing.position, standing.newest, standing.paths) == (7, 9, ("",))
+    assert [each.id for each in store.waits_behind()] == [3]
+    store.close()

@@ -68,7 +68,7 @@ def _open(
 
 def _start(db: sqlite3.Connection) -> int:
     """How far all others are; where there is no other, everything was looked at."""
-    if db.execute("SELECT 1 FROM wait LIMIT 1").fetchone() is None:
+    if db.execute("SELECT min(id) FROM wait").fetchone()[0] is None:
         db.execute(
             "UPDATE meta SET value = coalesce((SELECT seq FROM sqlite_sequence"
             " WHERE name = 'activity'), 0) WHERE name = 'watched'"

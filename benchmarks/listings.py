@@ -83,7 +83,11 @@ def fill(path: Path, count: int) -> None:
             "INSERT INTO generation (instance, generation, seed, input) VALUES (?, ?, ?, ?)",
             generations,
         )
-        db.executemany("INSERT INTO attribute VALUES (?, ?, ?)", attributes)
+        db.executemany(
+            "INSERT INTO attribute (name, value, created, instance)"
+            " SELECT ?, ?, created, id FROM instance WHERE id = ?",
+            attributes,
+        )
     db.close()
 
 

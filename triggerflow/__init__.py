@@ -11,6 +11,13 @@ if _TYPE_CHECKING:
     from triggerflow.app import App as App
     from triggerflow.client import Client as Client
     from triggerflow.core.activity import Activity as Activity
+    from triggerflow.core.admission import Batch as Batch
+    from triggerflow.core.admission import Concurrency as Concurrency
+    from triggerflow.core.admission import Control as Control
+    from triggerflow.core.admission import Debounce as Debounce
+    from triggerflow.core.admission import RateLimit as RateLimit
+    from triggerflow.core.admission import Singleton as Singleton
+    from triggerflow.core.admission import Throttle as Throttle
     from triggerflow.core.children import ChildRef as ChildRef
     from triggerflow.core.children import cancel as cancel
     from triggerflow.core.children import child as child
@@ -28,6 +35,10 @@ if _TYPE_CHECKING:
     from triggerflow.core.durations import minutes as minutes
     from triggerflow.core.effects import Signal as Signal
     from triggerflow.core.effects import Won as Won
+    from triggerflow.core.envelopes import Envelope as Envelope
+    from triggerflow.core.envelopes import Head as Head
+    from triggerflow.core.envelopes import Incoming as Incoming
+    from triggerflow.core.envelopes import activity_cid as activity_cid
     from triggerflow.core.failure import Failure as Failure
     from triggerflow.core.log import Entry as Entry
     from triggerflow.core.log import Pending as Pending
@@ -62,6 +73,8 @@ if _TYPE_CHECKING:
     from triggerflow.engine.context import step_context as step_context
     from triggerflow.engine.draining import Drained as Drained
     from triggerflow.engine.engine import Engine as Engine
+    from triggerflow.engine.explaining import Explained as Explained
+    from triggerflow.engine.explaining import Explanation as Explanation
     from triggerflow.engine.patches import Patch as Patch
     from triggerflow.engine.statistics import Statistics as Statistics
     from triggerflow.engine.views import Appended as Appended
@@ -70,6 +83,8 @@ if _TYPE_CHECKING:
     from triggerflow.engine.views import Progress as Progress
     from triggerflow.engine.views import Rejected as Rejected
     from triggerflow.engine.views import Task as Task
+    from triggerflow.engine.walks import Backfill as Backfill
+    from triggerflow.engine.walks import Redispatched as Redispatched
     from triggerflow.errors import ActivityRejected as ActivityRejected
     from triggerflow.errors import AttemptOver as AttemptOver
     from triggerflow.errors import ChildFailed as ChildFailed
@@ -100,13 +115,17 @@ if _TYPE_CHECKING:
     from triggerflow.errors import TooDeep as TooDeep
     from triggerflow.errors import TransactionError as TransactionError
     from triggerflow.errors import TriggerflowError as TriggerflowError
+    from triggerflow.errors import UnknownActivity as UnknownActivity
     from triggerflow.errors import UnknownFlow as UnknownFlow
     from triggerflow.errors import UnknownInstance as UnknownInstance
+    from triggerflow.errors import UnknownTrigger as UnknownTrigger
     from triggerflow.errors import WaitTimedOut as WaitTimedOut
     from triggerflow.flows import Flow as Flow
     from triggerflow.flows import flow as flow
     from triggerflow.flows.lint import trusted as trusted
     from triggerflow.hooks import hookimpl as hookimpl
+    from triggerflow.pipeline.reasons import Reason as Reason
+    from triggerflow.store.records import Hold as Hold
     from triggerflow.triggers import Guard as Guard
     from triggerflow.triggers import Trigger as Trigger
     from triggerflow.triggers import compile_pattern as compile_pattern
@@ -117,6 +136,15 @@ _HOMES = {
     "triggerflow.app": ("App",),
     "triggerflow.client": ("Client",),
     "triggerflow.core.activity": ("Activity",),
+    "triggerflow.core.admission": (
+        "Batch",
+        "Concurrency",
+        "Control",
+        "Debounce",
+        "RateLimit",
+        "Singleton",
+        "Throttle",
+    ),
     "triggerflow.core.children": ("ChildRef", "cancel", "child", "join", "spawn"),
     "triggerflow.core.codec": (
         "CID",
@@ -128,6 +156,7 @@ _HOMES = {
     "triggerflow.core.driver": ("Replay", "drive"),
     "triggerflow.core.durations": ("days", "hours", "minutes"),
     "triggerflow.core.effects": ("Signal", "Won"),
+    "triggerflow.core.envelopes": ("Envelope", "Head", "Incoming", "activity_cid"),
     "triggerflow.core.failure": ("Failure",),
     "triggerflow.core.log": ("Entry", "Pending"),
     "triggerflow.core.messages": ("emit", "set_attributes", "signal"),
@@ -154,6 +183,7 @@ _HOMES = {
     "triggerflow.engine.context": ("step_context",),
     "triggerflow.engine.draining": ("Drained",),
     "triggerflow.engine.engine": ("Engine",),
+    "triggerflow.engine.explaining": ("Explained", "Explanation"),
     "triggerflow.engine.patches": ("Patch",),
     "triggerflow.engine.statistics": ("Statistics",),
     "triggerflow.engine.views": (
@@ -164,6 +194,7 @@ _HOMES = {
         "Rejected",
         "Task",
     ),
+    "triggerflow.engine.walks": ("Backfill", "Redispatched"),
     "triggerflow.errors": (
         "ActivityRejected",
         "AttemptOver",
@@ -195,13 +226,17 @@ _HOMES = {
         "TooDeep",
         "TransactionError",
         "TriggerflowError",
+        "UnknownActivity",
         "UnknownFlow",
         "UnknownInstance",
+        "UnknownTrigger",
         "WaitTimedOut",
     ),
     "triggerflow.flows": ("Flow", "flow"),
     "triggerflow.flows.lint": ("trusted",),
     "triggerflow.hooks": ("hookimpl",),
+    "triggerflow.pipeline.reasons": ("Reason",),
+    "triggerflow.store.records": ("Hold",),
     "triggerflow.triggers": (
         "Guard",
         "Trigger",

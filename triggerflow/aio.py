@@ -161,6 +161,9 @@ class AsyncioClient:
 
     append = _verb(Engine.append)
     append_many = _verb(Engine.append_many)
+    explain = _verb(Engine.explain)
+    firings = _verb(Engine.firings)
+    retire = _verb(Engine.retire)
     start = _verb(Engine.start)
     signal = _verb(Engine.signal)
     complete = _verb(Engine.complete)
@@ -183,6 +186,16 @@ class AsyncioClient:
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
     drain = _verb(Engine.drain)
+    pause = _verb(Engine.pause)
+    resume = _verb(Engine.resume)
+    drain_trigger = _verb(Engine.drain_trigger)
+    backfill = _verb(Engine.backfill)
+    backfills = _verb(Engine.backfills)
+    get_backfill = _verb(Engine.get_backfill)
+    pause_backfill = _verb(Engine.pause_backfill)
+    resume_backfill = _verb(Engine.resume_backfill)
+    cancel_backfill = _verb(Engine.cancel_backfill)
+    redispatch = _verb(Engine.redispatch)
 
     async def _call(self, verb: str, work: Callable[[Engine], Awaitable[T]]) -> T:
         thread, landing = self._thread, self._landing

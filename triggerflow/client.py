@@ -134,6 +134,9 @@ class Client:
 
     append = _verb(Engine.append)
     append_many = _verb(Engine.append_many)
+    explain = _verb(Engine.explain)
+    firings = _verb(Engine.firings)
+    retire = _verb(Engine.retire)
     start = _verb(Engine.start)
     signal = _verb(Engine.signal)
     complete = _verb(Engine.complete)
@@ -150,6 +153,16 @@ class Client:
     wait = _verb(Engine.wait)
     run_until_idle = _verb(Engine.run_until_idle)
     drain = _verb(Engine.drain)
+    pause = _verb(Engine.pause)
+    resume = _verb(Engine.resume)
+    drain_trigger = _verb(Engine.drain_trigger)
+    backfill = _verb(Engine.backfill)
+    backfills = _verb(Engine.backfills)
+    get_backfill = _verb(Engine.get_backfill)
+    pause_backfill = _verb(Engine.pause_backfill)
+    resume_backfill = _verb(Engine.resume_backfill)
+    cancel_backfill = _verb(Engine.cancel_backfill)
+    redispatch = _verb(Engine.redispatch)
 
     def statistics(self) -> Statistics:
         """See `Engine.statistics`."""

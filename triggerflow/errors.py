@@ -159,6 +159,21 @@ class ActivityRejected(TriggerflowError):
 
 
 @attrs.define(eq=False)
+class UnknownActivity(TriggerflowError):
+    """No activity has this CID, or retention took its document."""
+
+    cid: str
+    namespace: str = ""
+    removed: bool = False
+
+    def __str__(self) -> str:
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        if self.removed:
+            return f"activity {self.cid}{where}: retention has removed its document"
+        return f"no activity {self.cid!r:.200} in this store{where}"
+
+
+@attrs.define(eq=False)
 class UnknownFlow(TriggerflowError):
     """No flow of this name and version is registered here."""
 
@@ -169,6 +184,17 @@ class UnknownFlow(TriggerflowError):
     def __str__(self) -> str:
         which = self.flow if self.version is None else f"{self.flow} version {self.version}"
         return f"flow {which} is not registered: {_nearest(self.known, self.flow)}"
+
+
+@attrs.define(eq=False)
+class UnknownTrigger(TriggerflowError):
+    """The store has no current trigger of this name."""
+
+    name: str
+    known: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"trigger {self.name!r} is not current; {_nearest(self.known, self.name)}"
 
 
 @attrs.define(eq=False)

@@ -38,7 +38,13 @@ LIMIT = 120.0
 
 
 class Soak:
-    """One store, the processes that work on it, and what they acknowledged."""
+    """One store, the processes that work on it, and what they acknowledged.
+
+    Attributes:
+        size: how many flows a batch has.
+    """
+
+    size = len(KINDS)
 
     def __init__(self, folder: Path, processes: Processes, *, seed: int, lease: float = 30.0):
         self.store = folder / "soak.db"
@@ -89,7 +95,7 @@ class Soak:
         self.heard(child, child.kill())
         left = list(self.given[child.pid])
         for batch in left:
-            self.doubtful.update(range(batch * len(KINDS), (batch + 1) * len(KINDS)))
+            self.doubtful.update(range(batch * self.size, (batch + 1) * self.size))
         return left
 
     def run(self, batches: int, kills: int) -> None:
@@ -111,7 +117,7 @@ class Soak:
                     moments.pop()
                     loser = self.chance.randrange(2)
                     left = self.kill(pair[loser])
-                    done = len(self.acks) // len(KINDS)
+                    done = len(self.acks) // self.size
                     todo.extendleft(reversed(left))
                     pair[loser] = self.child()
                     break

@@ -136,7 +136,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    for name in ("TRIGGERFLOW_APP", "TRIGGERFLOW_STORE"):
+    for name in ("TRIGGERFLOW_APP", "TRIGGERFLOW_STORE", "TRIGGERFLOW_TRIGGERS"):
         monkeypatch.delenv(name, raising=False)
     made = Project(tmp_path)
     made.write()

@@ -65,6 +65,7 @@ def test_appending_twice_fires_nothing_new(project):
         "duplicates": 2,
         "firings": 0,
         "firing_errors": 0,
+        "outcomes": {},
         "deferred": 0,
         "started": 0,
         "rejected": [],

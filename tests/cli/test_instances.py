@@ -59,6 +59,42 @@ def test_ps_can_be_narrowed_by_origin_and_time(driven):
     assert "no instance 'zz'" in driven.run("ps", "--parent", "zz", status=1).stderr
 
 
+def test_what_is_held_is_told(project):
+    """`ps`, `show`, `append`: what isn't admitted yet, what joined it, what was dropped."""
+    once = {"limit": 1, "period": 1000}
+    more = "".join(
+        f"app.trigger({kind.lower()!r}, on={kind!r}, start=simple, control={control!r})\n"
+        for kind, control in (
+            ("Bounce", {"debounce": {"period": 900, "key": "$.k"}}),
+            ("Turn", {"throttle": once}),
+            ("Place", {"concurrency": {"limit": 1, "key": "$.k"}}),
+            ("Rate", {"rate_limit": once, "priority": 7}),
+        )
+    )
+    last = 'app.trigger("note", on="Note", start=simple)\n'
+    project.change(last, last + more)
+    lines = [
+        {"type": kind, "actor": "ann", "n": n, "k": "blog"}
+        for kind in ("Bounce", "Turn", "Place", "Rate")
+        for n in range(2)
+    ]
+    told = project.run("append", project.lines(*lines)).stdout
+    assert "8 firings" in told
+    assert "6 instances started" in told
+    assert "1 joined one that is held" in told
+    assert "1 over a limit" in told
+    listed = project.run("ps").stdout
+    assert 'debounce of the key "blog", due in 1' in listed
+    assert "throttle, due in 16 min" in listed
+    assert 'a place of the concurrency key "blog"' in listed
+    held = [row["held"] and row["held"]["kind"] for row in project.json_lines("ps")]
+    assert sorted(filter(None, held)) == ["debounce", "place", "throttle"]
+    (rate,) = [row for row in project.json_lines("ps") if row["trigger"] == "rate"]
+    assert "priority" in project.run("show", rate["id"][:8]).stdout
+    (one,) = [row for row in project.json_lines("ps") if row["trigger"] == "bounce"]
+    assert "held for" in project.run("show", one["id"][:8]).stdout
+
+
 def test_show_tells_everything(driven):
     """Trigger, activity, input, pending tags and the log stand in `show`."""
     out = driven.run("show", driven.id_of("welcome")[:6]).stdout
@@ -188,7 +224,7 @@ def test_a_misspelt_flow_is_not_started(project):
 def test_triggers_and_flows(driven):
     """Both list what the app has, triggers with their state in the store."""
     out = driven.run("triggers").stdout.splitlines()
-    assert out[1].split()[:4] == ["follow", "Follow", "welcome", "active"]
+    assert out[1].split()[:5] == ["follow", "Follow", "starts", "welcome", "active"]
     found = {each["flow"]: each for each in driven.json_lines("flows")}
     assert found["simple"]["triggers"] == ["note"]
     assert found["simple"]["location"].rpartition("/")[2].startswith("shop.py:")

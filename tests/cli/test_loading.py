@@ -90,7 +90,7 @@ def test_a_name_that_leads_nowhere_is_told_with_the_nearest(project, spec, said)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[tool.triggerflow]\napps = 'x'\n", "has 'apps', expected app or store"),
+        ("[tool.triggerflow]\napps = 'x'\n", "has 'apps', expected app, store, triggers"),
         ("[tool.triggerflow]\napp = 7\n", "app is 7, expected text"),
         ("[tool.triggerflow\n", "pyproject.toml: "),
     ],

@@ -27,6 +27,7 @@ CLASSES.append(RetryAfter)
 UNSAID = {
     ("UnknownInstance", "id"),
     ("InstanceRemoved", "candidates"),
+    ("UnknownActivity", "removed"),
     ("TimedOut", "still_running"),
     ("Diverged", "reason"),
 }

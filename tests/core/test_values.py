@@ -26,7 +26,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triggerflow.core.codec import CID, Limits, ValueCodec
+from triggerflow.core.codec import CID, Limits, ValueCodec, list_of
 from triggerflow.errors import DecodingRefused, DefinitionError, EncodingRefused
 
 LINK = CID.parse("bafkreiccldh766hwcnuxnf2wh6jgzepf2nlu2lvcllt63eww5p6chi4ity")
@@ -842,3 +842,11 @@ def test_a_request_is_a_copy_and_a_digest() -> None:
         data, digest = codec.request(args, kwargs)
         assert codec.decode(data) == [list(args), kwargs]
         assert digest == codec.digest(args, kwargs)
+
+
+def test_a_list_of_values_that_are_encoded() -> None:
+    """It reads as the list of them, whatever their number, each as deep as may be."""
+    for count in (0, 1, 23, 24, 255, 256, 65_535, 65_536):
+        assert CODEC.decode(list_of([b"\x01"] * count)) == [1] * count
+    deepest = CODEC.encode(nested(128, lambda value: [value]))
+    assert CODEC.decode(list_of([deepest, deepest])) == [CODEC.decode(deepest)] * 2

@@ -54,7 +54,7 @@ def environment(folder: Path) -> dict[str, str]:
     ours = {"PYTHONPATH": str(ROOT), "PATH": f"{command.parent}:{os.environ['PATH']}"}
     # Two versions of one length in one second would share their bytecode.
     plain = {"NO_COLOR": "1", "COLUMNS": "96", "PYTHONDONTWRITEBYTECODE": "1"}
-    settings = ("TRIGGERFLOW_APP", "TRIGGERFLOW_STORE")
+    settings = ("TRIGGERFLOW_APP", "TRIGGERFLOW_STORE", "TRIGGERFLOW_TRIGGERS")
     return {k: v for k, v in os.environ.items() if k not in settings} | ours | plain
 
 

@@ -37,7 +37,7 @@ from triggerflow.engine import turn as turn_module
 from triggerflow.engine.clock import LoopClock
 from triggerflow.store.operations import Turn, Verdict
 from triggerflow.store.records import CRASH_LIMIT, ENDED, OPEN
-from triggerflow.store.sqlite import MemoryStore, SqliteStore, kin, tasks, turns
+from triggerflow.store.sqlite import MemoryStore, SqliteStore, kin, tasks
 from triggerflow.store.tasks import ClaimTasks, FinishTask
 from triggerflow.testing.crash import Crash, CrashingStore
 from triggerflow.testing.time import run_virtually, virtual_settings
@@ -1141,7 +1141,7 @@ def test_machine_sees_parents_that_hear_nothing(monkeypatch):
 
 def test_machine_sees_messages_that_are_left_over(monkeypatch):
     """With the inbox of what has ended not emptied, its messages stay."""
-    monkeypatch.setattr(turns, "clear_inboxes", lambda *_: None)
+    monkeypatch.setattr(kin, "clear_inboxes", lambda *_: None)
     finds("its inbox has")
 
 
@@ -1165,7 +1165,7 @@ def test_machine_sees_tasks_that_are_not_withdrawn(monkeypatch):
 
 def test_machine_sees_answers_that_tell_nobody(monkeypatch):
     """With the answer to a queued call not put into its flow's inbox, it is lost."""
-    monkeypatch.setattr(tasks.kin, "post", lambda *_: [])
+    monkeypatch.setattr(kin, "post", lambda *_: kin.Told())
     finds("is in no inbox")
 
 

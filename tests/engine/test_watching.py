@@ -19,8 +19,9 @@ from triggerflow.engine import watching as watching_module
 from triggerflow.engine.watching import Watching
 from triggerflow.store.acts import OpenWait
 from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.operations import Append, Batch, Start, Watched
+from triggerflow.store.operations import Append, Batch, Start
 from triggerflow.store.sqlite import MemoryStore, waits
+from triggerflow.store.waits import Watched
 from triggerflow.triggers import compile_pattern, pivots_of
 
 NOW = 1_700_000_000.0

@@ -9,10 +9,12 @@ from typing import Any
 import attrs
 import pytest
 
+from triggerflow.store.operations import Batch
 from triggerflow.store.sqlite import (
     MemoryStore,
     SqliteStore,
     arrivals,
+    firing,
     schema,
     transactions,
     turns,
@@ -57,11 +59,13 @@ def schema_without(*guards: tuple[str, str]) -> Sabotage:
 
     def sabotage(patch: pytest.MonkeyPatch) -> None:
         found = []
-        for number, name, sql in schema.migrations():
+        honest = schema.migrations()
+        for number, name, sql in honest:
             for guard, weaker in guards:
-                assert number != 1 or guard in sql, guard
                 sql = sql.replace(guard, weaker)
             found.append((number, name, sql))
+        for guard, _ in guards:
+            assert any(guard in sql for _, _, sql in honest), guard
         patch.setattr(schema, "migrations", lambda: tuple(found))
 
     return sabotage
@@ -130,12 +134,14 @@ def transactions_forgive(detail: str) -> Sabotage:
 
 PAIR = ("CREATE UNIQUE INDEX firing_pair", "CREATE INDEX firing_pair")
 CID = (
-    "seq INTEGER PRIMARY KEY AUTOINCREMENT,\n    cid TEXT NOT NULL UNIQUE",
-    "seq INTEGER PRIMARY KEY AUTOINCREMENT,\n    cid TEXT NOT NULL",
+    "depth INTEGER NOT NULL DEFAULT 0,\n    UNIQUE (cid, namespace)",
+    "depth INTEGER NOT NULL DEFAULT 0",
 )
 FIRED = "SELECT trigger_spec FROM firing WHERE activity"
 ANSWERED = "SELECT kind FROM inbox"
-KNOWN = "SELECT cid, seq FROM activity WHERE cid IN"
+DEDUPED = "FROM dedup WHERE scope = ? AND key"
+HELD = "SELECT i.public_id, g.input, g.digest FROM instance i"
+KNOWN = "SELECT cid, namespace, seq FROM activity WHERE cid IN"
 
 GUARDS: dict[str, tuple[Sabotage, str]] = {
     "the epoch of a turn": (fence_everyone_lets_pass, "turn_needs_the_epoch"),
@@ -211,6 +217,18 @@ GUARDS: dict[str, tuple[Sabotage, str]] = {
     "the commit by hand": (
         lambda patch: patch.setattr(transactions, "refusal", lambda *_: None),
         "transaction_is_not_ended_by_hand",
+    ),
+    "the dedup key": (blind_to(DEDUPED), "dedup_key_fires_once"),
+    "the window of a dedup key": (
+        lambda patch: patch.setattr(firing, "counts", lambda *_: True),
+        "dedup_window_ends",
+    ),
+    "the business key of a firing": (blind_to(HELD), "started_key_is_held"),
+    "the rollback of a rehearsal": (
+        lambda patch: patch.setattr(
+            SqliteStore, "rehearse", lambda self, op, more=(): self.commit(Batch([op], 0.0))[0]
+        ),
+        "rehearsal_writes_nothing",
     ),
     "the registry generation": (
         lambda patch: patch.setattr(arrivals, "registry", lambda _: 1),

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
+from triggerflow.core.admission_request import Admission, Gather, Pace, Place
 from triggerflow.store.acts import CloseTask, CloseWait, OpenTask, OpenWait, RearmTask
 from triggerflow.store.operations import (
     Append,
@@ -20,7 +21,6 @@ from triggerflow.store.operations import (
     Claim,
     Dispatch,
     Heartbeat,
-    Hit,
     LogRow,
     NewInstance,
     PlannedFiring,
@@ -30,11 +30,11 @@ from triggerflow.store.operations import (
     Terminate,
     Turn,
     Unblock,
-    Watched,
 )
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.sqlite import SqliteStore
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Hit, Watched
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
@@ -42,11 +42,16 @@ ROWS = 20_000
 LARGE = (
     "activity",
     "firing",
+    "gathered",
+    "gathering",
     "generation",
     "inbox",
     "instance",
     "log",
+    "place",
+    "pool",
     "progress",
+    "rate",
     "task",
     "task_answer",
     "tried",
@@ -255,10 +260,41 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         commit(Watched(10**9, NOW, newest=standing.newest))
         commit(Terminate("i-x14", b"v", NOW))
 
+    def controlled(name: str, **parts: Any) -> Any:
+        made = append(name, registry)
+        new = attrs.evolve(made.firings[0].instance, key=None, admission=Admission(**parts))
+        return attrs.evolve(made, firings=(PlannedFiring("cid-a", new),))
+
+    def gather() -> None:
+        pack = Gather("batch", "g", "k", 5.0, None, 3, True, 1000)
+        bounce = Gather("debounce", "g", "b", 5.0, None, None, False, 1000)
+        throttle = Pace("t", "", 1, 10.0, 1)
+        commit(*(controlled(f"p{n}", gather=pack, throttle=throttle) for n in range(4)))
+        commit(controlled("b0", gather=bounce), controlled("b1", gather=bounce))
+        commit(Send("i-b0", "cancel", "", b"", NOW))
+
+    def limit() -> None:
+        pace = Pace("r", "", 1, 10.0, 1)
+        commit(controlled("r0", rate_limit=pace), controlled("r1", rate_limit=pace))
+
+    def place() -> None:
+        one = (Place("p", "k", 1),)
+        high = {"places": one, "priority": 9}
+        commit(*(controlled(f"q{n}", **high) for n in range(3)))
+        mine = own()
+        assert mine.id == "i-q0"
+        commit(parking(mine.number, 0, None, "failed"))
+        commit(Send("i-q0", "retry", "", b"", NOW))
+        for n, mode in enumerate(("skip", "skip", "cancel", "cancel")):
+            commit(controlled(f"s{n}", places=(Place("s", mode, 1, mode),)))
+
     new = NewInstance("i-new", "welcome", 1, b"input", b"seed", NOW, key="k-x12")
     return {
         "waits": listen,
         "append": lambda: commit(append("new", registry), append("x7", registry)),
+        "gather": gather,
+        "limit": limit,
+        "place": place,
         "dispatch": dispatch,
         "start with key": lambda: commit(Start(new)),
         "send": lambda: commit(
@@ -309,7 +345,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         "registry": store.registry,
         "workers": store.workers,
         "sync": lambda: store.sync_triggers(
-            [NewTrigger("b", "cid-b", b"b", "means b")], now=NOW
+            [NewTrigger("b", "cid-b", b"b", "means b", limits=(("p", 2),))], now=NOW
         ),
     }
 

@@ -59,9 +59,9 @@ def test_no_table_of_an_instance_is_forgotten(store: Any) -> None:
     db.execute("UPDATE instance SET ended = ended + 100 WHERE id = ?", (kept,))
     every = tables(db)
     assert {"log", "generation", "inbox", "tried", "wait", "task"} <= set(every)
-    some: dict[str, Any] = {"TEXT": "x", "BLOB": b"x"}
     for name, columns in every.items():
         for number in (gone, kept):
+            some: dict[str, Any] = {"TEXT": f"x{number}", "BLOB": b"x"}
             row = {
                 column: number if column == "instance" else some.get(kind, 0)
                 for column, kind, needed in columns

@@ -12,7 +12,7 @@ import pytest
 
 import triggerflow
 from triggerflow.errors import SchemaTooNew, StoreError
-from triggerflow.store.operations import Batch, NewInstance, Start
+from triggerflow.store.operations import Append, Batch, NewInstance, Start
 from triggerflow.store.sqlite import SqliteStore, schema
 
 NOW = 1_700_000_000.0
@@ -235,6 +235,8 @@ def test_waits_from_before_are_filed_under_everything(
         " VALUES (?, 1, 1, ?, x'01', 2, ?)",
         [(3, "w#0", 5), (9, "w#1", 7)],
     )
+    (started,) = store.commit(Batch([Start(NewInstance("i1", "f", 1, b"", b"", NOW))], NOW))
+    assert started.number == 1
     store.abandon()
     monkeypatch.undo()
     store = SqliteStore(database)
@@ -245,4 +247,39 @@ def test_waits_from_before_are_filed_under_everything(
     standing = store.standing()
     assert (standing.position, standing.newest, standing.paths) == (7, 9, ("",))
     assert [each.id for each in store.waits_behind()] == [3]
+    store.close()
+
+
+def test_activities_keep_their_numbers_through_the_sixth_migration(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of activities is made anew; rows, numbers and what refers to them stay."""
+    every = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: every[:5])
+    db = sqlite3.connect(database, isolation_level=None)
+    schema.migrate(db, "old")
+    for seq in (3, 9):
+        db.execute(
+            "INSERT INTO activity (seq, cid, types, actors, document, received, depth)"
+            " VALUES (?, ?, '[\"T\"]', '[\"a\"]', x'a0', ?, 2)",
+            (seq, f"cid-{seq}", NOW),
+        )
+    db.execute(
+        "INSERT INTO trigger_spec (cid, name, meaning, spec, state, registered, registry)"
+        " VALUES ('t', 'name', 'm', x'', 'active', 1, 1)"
+    )
+    db.execute(
+        "INSERT INTO firing (activity, trigger_spec, instance, outcome, registry, at)"
+        " VALUES (9, 1, 'i1', 'started', 1, 1)"
+    )
+    db.close()
+    monkeypatch.setattr(schema, "migrations", lambda: every)
+    store = SqliteStore(database)
+    store.open()
+    found = store.activity("cid-9")
+    assert found is not None
+    assert (found.seq, found.depth, found.namespace) == (9, 2, "")
+    assert [each.instance for each in store.firings("cid-9")] == ["i1"]
+    append = Append("cid-new", b"\xa0", "[]", "[]", NOW, 0, ())
+    assert store.commit(Batch([append], NOW))[0].seq == 10
     store.close()

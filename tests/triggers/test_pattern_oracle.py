@@ -5,6 +5,9 @@ that it stands in for every array above it. The pattern becomes its combinations
 branches. A combination matches when a value can be chosen for each field, in the order of the
 dotted paths, so that no array is left with two different elements. All choices are tried: slow,
 and plain to see. It uses nothing of ours; the operators are written a second time.
+
+``TRIGGERFLOW_PATTERNS=10000`` tries so many random patterns instead of the usual few, with a
+new seed each time (pytest prints it; ``--hypothesis-seed`` takes it).
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +28,7 @@ from triggerflow.errors import PatternError
 from triggerflow.triggers import compile_pattern
 
 TABLE = Path(__file__).with_name("pattern_cases.psv")
+EXAMPLES = int(os.environ.get("TRIGGERFLOW_PATTERNS", "0"))
 
 Membership = dict[int, int]
 
@@ -271,7 +277,8 @@ documents = st.dictionaries(
 )
 
 
-@settings(max_examples=800, deadline=None)
+@pytest.mark.timeout(0 if EXAMPLES else 120)
+@settings(max_examples=EXAMPLES or 40, derandomize=not EXAMPLES, deadline=None)
 @given(patterns, documents)
 def test_equals_the_oracle(pattern: dict[str, Any], document: dict[str, Any]) -> None:
     """Compiled patterns match what the naive evaluator matches, and explain what they don't."""
@@ -286,7 +293,8 @@ def test_equals_the_oracle(pattern: dict[str, Any], document: dict[str, Any]) ->
     assert len(str(mismatch)) < 10_000
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.timeout(0 if EXAMPLES else 120)
+@settings(max_examples=EXAMPLES or 15, derandomize=not EXAMPLES, deadline=None)
 @given(patterns, st.randoms(use_true_random=False))
 def test_order_makes_no_difference(pattern: dict[str, Any], random: Any) -> None:
     """Shuffled keys, values and branches give the same text, and the text gives itself."""

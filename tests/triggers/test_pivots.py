@@ -70,11 +70,11 @@ def test_long_texts_are_hashed() -> None:
 def test_types_of_an_activity_are_a_place_of_their_own() -> None:
     """What stands on types is filed under them, unless one ends with a star."""
     watch = Watch(None, ("A", "B"))
-    assert watch.pivots == (("types", "sA"), ("types", "sB"))
+    assert watch.pivots_in("") == (("types", "sA"), ("types", "sB"))
     assert Looked(["types"]).pivots({"type": "C"}, ("B",)) == {("types", "sB")}
-    assert Watch(None, ("A", "b.*")).pivots == (RESIDUE,)
-    assert Watch(compile_pattern({"a": [1]}), ("A", "b.*")).pivots == ((A, "n1"),)
-    assert Watch(None, tuple(map(str, range(100)))).pivots == (RESIDUE,)
+    assert Watch(None, ("A", "b.*")).pivots_in("") == (RESIDUE,)
+    assert Watch(compile_pattern({"a": [1]}), ("A", "b.*")).pivots_in("") == ((A, "n1"),)
+    assert Watch(None, tuple(map(str, range(100)))).pivots_in("") == (RESIDUE,)
 
 
 def test_arrays_are_crushed() -> None:

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -209,7 +210,7 @@ def test_from_spec_takes_the_guards_code() -> None:
         ({"guard": "@1"}, "non-empty string"),
         ({"guard": 7}, "is not name@version"),
         ({"version": "1"}, "version"),
-        ({"on": "Fol*"}, "not supported yet"),
+        ({"on": "F*l"}, "at the end of a type only"),
         ({"match": {"a": 1}}, "match.a"),
     ],
 )
@@ -238,14 +239,17 @@ def test_from_spec_refuses_what_is_no_spec() -> None:
         ({"on": {"Follow"}}, "is not an activity type"),
         ({"on": ""}, "expected a non-empty string"),
         ({"on": ["Follow", 3]}, "on has 3"),
-        ({"on": "Follow*"}, "on has 'Follow*', and a `*` inside a type is not supported yet"),
+        ({"on": "Fol*low"}, "on has 'Fol*low', and a `*` stands at the end of a type only"),
+        ({"on": "Follow**"}, "on has 'Follow**'"),
         ({"on": ["Like", "*low"]}, "on has '*low'"),
-        ({"on": ["*", "Follow"]}, '"*" beside other types'),
+        ({"on": ["*", "Follow"]}, "'Follow' beside '*', which covers it"),
+        ({"on": ["Fol*", "Follow"]}, "'Follow' beside 'Fol*', which covers it"),
+        ({"on": ["Fol*", "F*"]}, "'Fol*' beside 'F*', which covers it"),
         ({"on": "\ud800"}, "its spec can't be encoded"),
         ({"actors": []}, "actors: the list is empty"),
         ({"actors": ["https://a.example/**"]}, "actors glob 'https://a.example/**'"),
-        ({"start": None}, "start is a NoneType, expected a flow"),
-        ({"start": not_a_robot}, "start is the function 'not_a_robot', expected a flow"),
+        ({"start": None}, "start: is a NoneType, expected a flow"),
+        ({"start": not_a_robot}, "start: is the function 'not_a_robot', expected a flow"),
         ({"start": Named(7)}, "expected a flow"),
         ({"start": ""}, "non-empty string"),
         ({"start": "a\nb"}, "control characters"),
@@ -328,3 +332,99 @@ def test_a_method_has_a_plain_name() -> None:
     guard = full(guard=Judge().method).guard
     assert guard is not None
     assert guard.key == "method@1"
+
+
+# --- what a trigger does, and to whom
+
+MORE: dict[str, Any] = {
+    "input": {"who.$": "$.actor", "n": [1.0, None]},
+    "key": ["$.object.id", "$$.source"],
+    "dedup": {"key": "$.id", "window": 60, "across_versions": True},
+    "namespace": "shop",
+    "max_depth": 0,
+}
+
+
+def test_the_spec_of_more() -> None:
+    """Each field that is used is in the spec, in normal form."""
+    trigger = define_trigger("t", on="a.b.*", start="f", **MORE)
+    assert trigger.spec() == {
+        "name": "t",
+        "on": ["a.b.*"],
+        "start": "f",
+        "version": 1,
+        "input": {"who.$": "$.actor", "n": [1.0, None]},
+        "key": ["$.object.id", "$$.source"],
+        "dedup": {"key": "$.id", "window": 60, "across_versions": True},
+        "namespace": "shop",
+        "max_depth": 0,
+    }
+    assert Trigger.from_spec(trigger.spec()) == trigger
+    signal = {"flow": "f", "key": "$.id", "name": "go", "payload": "$.x"}
+    for action in ({"signal": signal}, {"cancel": {"flow": "f", "key": "$.id"}}):
+        spec = define_trigger("t", on="T", **action).spec()
+        assert spec == {"name": "t", "on": ["T"], "version": 1, **action}
+        assert Trigger.from_spec(spec).spec() == spec
+
+
+@pytest.mark.parametrize("field", MORE)
+def test_each_field_moves_the_cids(field: str) -> None:
+    """What changes the meaning is covered, field by field."""
+    whole = define_trigger("t", on="T", start="f", **MORE)
+    parts = {name: value for name, value in MORE.items() if name != field}
+    less = define_trigger("t", on="T", start="f", **parts)
+    assert less.trigger_cid != whole.trigger_cid
+    assert less.meaning_cid != whole.meaning_cid
+
+
+def test_one_form_for_one_meaning() -> None:
+    """Spellings of paths, durations and scopes don't move the CID."""
+    one = define_trigger("t", on="T", start="f", dedup=["$['id']"], key=["$.k"])
+    two = define_trigger(
+        "t",
+        on="T",
+        start=Named("f"),
+        dedup={"key": "$.id", "across_versions": False},
+        key="$.k",
+    )
+    assert one.trigger_cid == two.trigger_cid
+    hour = define_trigger("t", on="T", start="f", dedup={"key": "$.id", "window": 3600.0})
+    again = define_trigger(
+        "t", on="T", start="f", dedup={"key": "$.id", "window": timedelta(hours=1)}
+    )
+    assert hour.trigger_cid == again.trigger_cid
+    assert (
+        define_trigger("t", on="T", start="f", actors={"in": ["a"]}).trigger_cid
+        == define_trigger("t", on="T", start="f", actors="a").trigger_cid
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({}, "start: is a NoneType"),
+        ({"start": "f", "cancel": {"flow": "f", "key": "$.a"}}, "has start and cancel"),
+        ({"cancel": {"flow": "f", "key": "$.a"}, "input": "$.a"}, "has input= beside cancel="),
+        ({"signal": {"flow": "f", "key": "$.a"}}, "signal: has no name"),
+        ({"signal": {"flow": "f", "name": "n"}}, "signal: has no key"),
+        ({"signal": {"flow": "f", "key": "$.a", "name": ""}}, "signal.name"),
+        ({"signal": "go"}, "signal: found str, expected a dict"),
+        ({"cancel": {"flow": 7, "key": "$.a"}}, "cancel.flow: is a int"),
+        ({"cancel": {"flow": "f", "key": "a"}}, "cancel.key: 'a' is not a path"),
+        ({"cancel": {"flow": "f", "key": "$.a", "name": "x"}}, "unknown fields: name"),
+        ({"start": "f", "key": []}, "key: the list of paths is empty"),
+        ({"start": "f", "input": "actor"}, "input: 'actor' is not a path"),
+        ({"start": "f", "namespace": None}, "namespace=None"),
+        ({"start": "f", "namespace": " x"}, "no spaces at its ends"),
+        ({"start": "f", "max_depth": -1}, "max_depth is -1"),
+        ({"start": "f", "max_depth": True}, "max_depth is True"),
+        ({"start": "f", "max_depth": 33}, "from 0 to 32"),
+        ({"start": "f", "guard": "big@x"}, "is not name@version"),
+    ],
+)
+def test_refused_actions(parts: dict[str, Any], words: str) -> None:
+    """An action that can't work is refused, naming the trigger and the part."""
+    with pytest.raises(DefinitionError) as caught:
+        define_trigger("t", on="T", **parts)
+    assert "trigger 't'" in str(caught.value)
+    assert words in str(caught.value)

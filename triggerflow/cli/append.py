@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 import attrs
 import click
 
 from triggerflow.cli.described import flow_label, standing
+from triggerflow.cli.documents import (
+    LONGEST_LINE,
+    beside,
+    beside_options,
+    numbered,
+    opened,
+    parsed,
+)
 from triggerflow.cli.loading import Refused
 from triggerflow.cli.render import Cell, count, note, print_json, print_table, status_cell
 from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
@@ -23,11 +31,9 @@ if TYPE_CHECKING:
     from triggerflow.store.records import InstanceRecord, TriggerRecord
 
 _PAGE: Final = 1000
-# A document has 1 MiB at most, and its JSON text four times that; a line beyond it is
-# skipped without being held in memory.
-_LONGEST_LINE: Final = 4 * 1024 * 1024 + 1024
 _BAD_LINES: Final = 3
 _SHOWN: Final = 3
+_TOLD: Final = ("signalled", "cancelled", "deduped", "debounced", "batched", "limited")
 # In the order in which they are worth looking at.
 _STATUSES: Final = ("done", "failed", "blocked", "cancelled", "waiting", "running")
 
@@ -41,6 +47,7 @@ class _Tally:
     firings: int = 0
     errors: int = 0
     deferred: int = 0
+    outcomes: Counter[str] = attrs.field(factory=Counter)
     started: list[str] = attrs.field(factory=list)
     known: list[str] = attrs.field(factory=list)
     rejected: list[tuple[int, str]] = attrs.field(factory=list)
@@ -49,7 +56,11 @@ class _Tally:
         """Count one activity that is in the store."""
         if found.duplicate:
             self.duplicates += 1
-            self.known += [each.instance_id for each in found.firings or () if each.instance_id]
+            self.known += [
+                each.instance_id
+                for each in found.firings or ()
+                if each.instance_id and each.outcome == "started"
+            ]
             return
         self.appended += 1
         if found.firings is None:
@@ -57,10 +68,12 @@ class _Tally:
             return
         for firing in found.firings:
             self.firings += 1
-            self.errors += firing.error is not None
             self.deferred += firing.outcome == "deferred"
-            if firing.instance_id is not None:
+            self.outcomes[firing.outcome] += 1
+            if firing.outcome == "started" and firing.instance_id is not None:
                 self.started.append(firing.instance_id)
+            elif firing.outcome != "limited":
+                self.errors += firing.error is not None
 
     def reject(self, line: int, reason: str) -> None:
         """Tell of a bad line, at once."""
@@ -78,6 +91,11 @@ class _Tally:
         ]
         if self.errors:
             parts.insert(3, f"{self.errors:,} of them errors")
+        parts += [
+            f"{number:,} {outcome}"
+            for outcome, number in self.outcomes.items()
+            if outcome in _TOLD
+        ]
         if self.deferred:
             parts.append(f"{self.deferred:,} left to a worker")
         return ", ".join(parts)
@@ -92,10 +110,13 @@ class _Bad(NamedTuple):
 @click.command(short_help="Append activities: a file of JSON lines, or - for stdin.")
 @click.argument("file")
 @click.option("--work", is_flag=True, help="Drive flows here, too, until nothing is runnable.")
+@beside_options
 @json_option
 @pass_session
 @click.pass_context
-def append(ctx: click.Context, session: Session, file: str, work: bool, as_json: bool) -> None:
+def append(
+    ctx: click.Context, session: Session, /, file: str, work: bool, as_json: bool, **said: Any
+) -> None:
     """Append the activities in FILE (- is stdin): JSON, one activity a line.
 
     Blank lines are skipped. A bad line (no strict JSON, or a rejected activity) is told
@@ -108,10 +129,11 @@ def append(ctx: click.Context, session: Session, file: str, work: bool, as_json:
     settings = _settings(session, work)
     tally = _Tally()
     ends: dict[str, list[InstanceRecord]] = {}
-    with _opened(file) as stream, session.client(**settings) as client:
+    words = beside(**said)
+    with opened(file) as stream, session.client(**settings) as client:
         try:
             with _progress(file, stream) as advance:
-                _feed(client, stream, tally, advance)
+                _feed(client, stream, tally, advance, words)
             if work:
                 client.run_until_idle()
                 ends = _ends(session, tally)
@@ -155,65 +177,41 @@ def _settings(session: Session, work: bool) -> dict[str, Any]:
     return {"work": work}
 
 
-@contextlib.contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            stream = stack.enter_context(Path(file).open("rb"))
-        except OSError as error:
-            raise Refused(f"{file}: {error.strerror or error}") from error
-        yield stream
-
-
 def _feed(
-    client: Client, stream: BinaryIO, tally: _Tally, advance: Callable[[int], None]
+    client: Client,
+    stream: BinaryIO,
+    tally: _Tally,
+    advance: Callable[[int], None],
+    words: dict[str, Any],
 ) -> None:
-    from triggerflow.core.codec import parse_json
     from triggerflow.errors import DecodingRefused
 
     page: list[tuple[int, Any]] = []
-    for number, text, size in _lines(stream):
+    for number, text, size in numbered(stream):
         if text is None:
-            page.append((number, _Bad(f"longer than {_LONGEST_LINE:,} bytes")))
+            page.append((number, _Bad(f"longer than {LONGEST_LINE:,} bytes")))
         elif text.strip():
             try:
-                page.append((number, parse_json(text, what="activity")))
+                page.append((number, parsed(text, words["envelope"])))
             except DecodingRefused as refused:
                 # A line has one line, so only the column says something.
-                words = str(refused).replace("at line 1, column", "at column")
-                page.append((number, _Bad(words)))
+                reason = str(refused).replace("at line 1, column", "at column")
+                page.append((number, _Bad(reason)))
         if len(page) == _PAGE:
-            _append(client, page, tally)
+            _append(client, page, tally, words)
             page = []
         advance(size)
     if page:
-        _append(client, page, tally)
+        _append(client, page, tally, words)
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None, int]]:
-    """Number, bytes and length of each line; None for the bytes of one that is too long."""
-    number = 0
-    while text := stream.readline(_LONGEST_LINE):
-        number += 1
-        size = len(text)
-        if size == _LONGEST_LINE and not text.endswith(b"\n"):
-            while rest := stream.readline(_LONGEST_LINE):
-                size += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-            yield number, None, size
-        else:
-            yield number, text, size
-
-
-def _append(client: Client, page: list[tuple[int, Any]], tally: _Tally) -> None:
+def _append(
+    client: Client, page: list[tuple[int, Any]], tally: _Tally, words: dict[str, Any]
+) -> None:
     from triggerflow.engine.views import Rejected
 
     documents = [document for _, document in page if not isinstance(document, _Bad)]
-    results = iter(client.append_many(documents))
+    results = iter(client.append_many(documents, **words))
     for number, document in page:
         found = document if isinstance(document, _Bad) else next(results)
         if isinstance(found, _Bad):
@@ -286,6 +284,7 @@ def _model(tally: _Tally, ends: dict[str, list[InstanceRecord]] | None) -> dict[
         "duplicates": tally.duplicates,
         "firings": tally.firings,
         "firing_errors": tally.errors,
+        "outcomes": dict(tally.outcomes),
         "deferred": tally.deferred,
         "started": len(tally.started),
         "rejected": [{"line": line, "reason": reason} for line, reason in tally.rejected],

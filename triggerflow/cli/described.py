@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from triggerflow.cli.render import age, cut, duration, failure_text, short
 from triggerflow.engine.views import pending_of
 from triggerflow.errors import TriggerflowError
@@ -11,7 +13,7 @@ from triggerflow.errors import TriggerflowError
 if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
     from triggerflow.core.failure import Failure
-    from triggerflow.store.records import InstanceRecord
+    from triggerflow.store.records import Hold, InstanceRecord
 
 _REMEDIES = {
     "diverged": "put the old code back, register the change as a new version= of the flow, or "
@@ -72,6 +74,8 @@ def standing(record: InstanceRecord, codec: ValueCodec, now: float) -> str:
     failure = failure_of(record, codec)
     if failure is not None:
         return failure_text(failure)
+    if record.hold is not None:
+        return held_for(record.hold, now)
     tags = [
         tag if each.queue is None else f"{tag} on queue {each.queue}"
         for tag, each in pending_of(record, codec).items()
@@ -83,6 +87,14 @@ def standing(record: InstanceRecord, codec: ValueCodec, now: float) -> str:
     if record.due is not None and record.status == "waiting":
         due = f", due {until(record.due, now)}"
     return cut(", ".join(tags[:2]) + more + due, 120)
+
+
+def held_for(hold: Hold, now: float) -> str:
+    """What an instance that isn't admitted yet waits for."""
+    if hold.kind == "place":
+        return f"a place of the concurrency key {hold.key}" if hold.key else "a place"
+    key = f" of the key {hold.key}" if hold.key else ""
+    return cut(f"{hold.kind}{key}, due {until(hold.until or now, now)}", 120)
 
 
 def until(due: float, now: float) -> str:
@@ -102,6 +114,8 @@ def instance_model(
         "status": record.status,
         "waiting": list(pending_of(record, codec)),
         "due": record.due if record.status == "waiting" else None,
+        "held": None if record.hold is None else attrs.asdict(record.hold),
+        "priority": record.priority,
         "cause": record.cause,
         "reason": record.reason,
         "failure": failure,

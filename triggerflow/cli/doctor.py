@@ -15,7 +15,8 @@ from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
 
 if TYPE_CHECKING:
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import Counts, InstanceRecord, WaitRecord, WorkerRecord
+    from triggerflow.store.records import Counts, InstanceRecord, WorkerRecord
+    from triggerflow.store.waits import WaitRecord
 
 # Instances that are looked at one by one, a status; the rest is only counted.
 _MOST_LOOKED_AT: Final = 10_000

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from triggerflow.core.codec import ValueCodec
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import InstanceRecord, Standing, WaitRecord
+    from triggerflow.store.records import InstanceRecord
+    from triggerflow.store.waits import Standing, WaitRecord
 
 _STARTS = frozenset({"child", "spawn"})
 

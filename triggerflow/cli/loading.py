@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from triggerflow.app import App
 
 _PROJECT: Final = "pyproject.toml"
-_KEYS: Final = ("app", "store")
+_KEYS: Final = ("app", "store", "triggers")
 
 
 class Refused(click.ClickException):
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
 
 
 def read_setting(name: str, flag: str | None) -> Setting | None:
-    """Read ``app`` or ``store``: the flag, then the environment, then pyproject.toml.
+    """Read a setting of `_KEYS`: the flag, then the environment, then pyproject.toml.
 
     Raises:
         Refused: pyproject.toml can't be read, or holds no text there.
@@ -66,7 +66,9 @@ def _project() -> dict[str, str]:
         raise Refused(f"{_PROJECT}: [tool.triggerflow] is no table")
     for key, value in section.items():
         if key not in _KEYS:
-            raise Refused(f"{_PROJECT}: [tool.triggerflow] has {key!r}, expected app or store")
+            raise Refused(
+                f"{_PROJECT}: [tool.triggerflow] has {key!r}, expected {', '.join(_KEYS)}"
+            )
         if not isinstance(value, str):
             raise Refused(f"{_PROJECT}: [tool.triggerflow] {key} is {value!r}, expected text")
     return section

@@ -8,8 +8,12 @@ from typing import Any, Final
 
 import click
 
+from triggerflow.cli import states  # noqa: F401 - its commands are those of `triggers`
 from triggerflow.cli.append import append
+from triggerflow.cli.backfill import backfill, backfills, redispatch
 from triggerflow.cli.doctor import doctor
+from triggerflow.cli.explain import explain
+from triggerflow.cli.firings import firings
 from triggerflow.cli.instances import cancel, ps, retry, signal, start, terminate, unblock
 from triggerflow.cli.loading import Refused
 from triggerflow.cli.patches import patches
@@ -85,7 +89,12 @@ class Commands(click.Group):
 def _session(ctx: click.Context) -> Session:
     if ctx.obj is None:
         given = ctx.params
-        ctx.obj = Session(given.get("app"), given.get("store"), ctx.info_name or "triggerflow")
+        ctx.obj = Session(
+            given.get("app"),
+            given.get("store"),
+            ctx.info_name or "triggerflow",
+            triggers=given.get("triggers"),
+        )
     found: Session = ctx.obj
     return found
 
@@ -147,6 +156,13 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  
     "pyproject.toml, else the app's own.",
 )
 @click.option(
+    "--triggers",
+    metavar="FILE",
+    is_eager=True,
+    help="More triggers for the app, in TOML or JSON. Else TRIGGERFLOW_TRIGGERS, else "
+    "triggers = in pyproject.toml.",
+)
+@click.option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -155,7 +171,12 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  
     help="Show the version.",
 )
 @click.pass_context
-def cli(ctx: click.Context, app: str | None, store: str | None) -> None:  # noqa: ARG001
+def cli(
+    ctx: click.Context,
+    app: str | None,  # noqa: ARG001
+    store: str | None,  # noqa: ARG001
+    triggers: str | None,  # noqa: ARG001
+) -> None:
     """Activities in, durable flows out; replay any of them from its log."""
     if os.environ.get("NO_COLOR"):
         ctx.color = False
@@ -175,6 +196,11 @@ for _each in (
     terminate,
     unblock,
     triggers,
+    backfill,
+    backfills,
+    redispatch,
+    explain,
+    firings,
     flows,
     patches,
     doctor,

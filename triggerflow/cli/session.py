@@ -29,6 +29,7 @@ class Session:
     Args:
         app: the ``--app`` flag.
         store: the ``--store`` flag.
+        triggers: the ``--triggers`` flag.
         program: how the command line was called, for commands that it suggests.
     """
 
@@ -37,8 +38,10 @@ class Session:
         app: str | None = None,
         store: str | None = None,
         program: str = "triggerflow",
+        *,
+        triggers: str | None = None,
     ) -> None:
-        self._flags = {"app": app, "store": store}
+        self._flags = {"app": app, "store": store, "triggers": triggers}
         self._program = program
 
     @cached_property
@@ -47,9 +50,21 @@ class Session:
 
         Raises:
             Refused: it is named and can't be had.
+            DefinitionError, DuplicateTrigger: the file of triggers can't work.
         """
         setting = read_setting("app", self._flags["app"])
-        return None if setting is None else load_app(setting)
+        more = read_setting("triggers", self._flags["triggers"])
+        if setting is None:
+            if more is not None:
+                raise Refused(
+                    f"{more.source} {more.value}: there is no app to have these triggers; name "
+                    "it with --app module:attr"
+                )
+            return None
+        app = load_app(setting)
+        if more is not None:
+            app.load_triggers(more.value)
+        return app
 
     def need_app(self, why: str) -> App:
         """The app.

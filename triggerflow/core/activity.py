@@ -33,7 +33,8 @@ expansion against ``@context``, and half an expansion would be wrong silently.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -41,6 +42,9 @@ from triggerflow.errors import ActivityRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# So many emitted activities may lead to one another; the next one is refused.
+MOST_CHAIN: Final = 32
 
 _DOCUMENT = "an object with a `type` and an `actor`"
 _STRING = "a non-empty string"
@@ -60,12 +64,32 @@ class Activity:
     It promises that ``types`` and ``actors`` are not empty and hold no name twice. It does
     not promise that the CID is the document's (whoever computed it does), nor that the
     actors are who they claim to be: an ingest plugin verifies that.
+
+    Attributes:
+        source: where it came from, if it or its ingest said so.
+        namespace: that in which it was appended.
+        depth: how many emitted activities led to it.
     """
 
     cid: str
-    document: dict[str, Any] = attrs.field(eq=False, repr=False)
+    document: Any = attrs.field(eq=False, repr=False)
     types: tuple[str, ...]
     actors: tuple[str, ...]
+    source: str | None = None
+    namespace: str = ""
+    depth: int = 0
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What is known about it beside its document, as ``$$`` paths see it."""
+        found = {
+            "cid": self.cid,
+            "type": list(self.types),
+            "actor": list(self.actors),
+            "namespace": self.namespace,
+            "depth": self.depth,
+        }
+        return found if self.source is None else {**found, "source": self.source}
 
     @classmethod
     def read(cls, cid: str, document: object) -> Activity:

@@ -106,6 +106,9 @@ def text_of(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
+    if not (error.__traceback__ or error.__cause__ or error.__context__):
+        # It was made and never raised, as every timeout is: type and message say it all.
+        return ""
     try:
         return "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001

@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from triggerflow.core.codec import encode_document
 from triggerflow.core.durations import seconds
 from triggerflow.engine.arrivals import Arrivals
+from triggerflow.engine.backfill import Backfills
 from triggerflow.engine.committer import Committer
 from triggerflow.engine.draining import Drained, Draining
 from triggerflow.engine.drive import Around
 from triggerflow.engine.executor import Executor
+from triggerflow.engine.explaining import Explaining
+from triggerflow.engine.history import History
 from triggerflow.engine.keeper import Keeper
 from triggerflow.engine.pressure import Crowd
+from triggerflow.engine.redispatch import Redispatcher
 from triggerflow.engine.retention import Retention
-from triggerflow.engine.starting import Starting
 from triggerflow.engine.statistics import Statistics
+from triggerflow.engine.triggering import Triggering
 from triggerflow.engine.views import Appended, Instance
 from triggerflow.engine.watching import Watching
-from triggerflow.errors import (
-    EngineClosed,
-    WaitTimedOut,
-)
+from triggerflow.errors import EngineClosed, WaitTimedOut
+from triggerflow.pipeline.known import new_triggers
 from triggerflow.store.acts import CloseTask, OpenWait
 from triggerflow.store.operations import Outcome
-from triggerflow.store.records import ENDED, NewTrigger
+from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
     from triggerflow.engine.settings import Code, Settings
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("triggerflow")
 
 
-class Engine(Starting):
+class Engine(Triggering):
     """An open app. Get it with ``async with app.open() as engine``.
 
     All verbs are durable when they return.
@@ -76,18 +77,27 @@ class Engine(Starting):
             committer=self._committer,
             flows=code.flows,
             guards=code.guards,
+            triggers=code.triggers,
             clock=self._clock,
             limits=settings.limits,
             guard_limit=settings.guard_limit,
             deferred=settings.deferred,
             inline=settings.inline,
             validate=code.validate,
+            envelopes=code.envelopes,
             announced=code.announced,
             promise=self._promise,
             redeem=self._redeem,
             begun=self._begun,
+            put_off=self._walk_came,
             backlog=self._backlog,
             crowd=self._crowd,
+        )
+        self._explaining = Explaining(
+            store=store,
+            committer=committer,
+            arrivals=self._arrivals,
+            proposed=() if settings.register else new_triggers(code.triggers),
         )
         self._watching = Watching(
             store=store,
@@ -98,6 +108,16 @@ class Engine(Starting):
             inline=settings.inline,
             told=self._reached_out,
         )
+        self._history = History(
+            store=store, reader=self._reader, arrivals=self._arrivals, clock=self._clock
+        )
+        self._redispatcher = Redispatcher(
+            committer=committer,
+            arrivals=self._arrivals,
+            clock=self._clock,
+            begun=self._begun,
+        )
+        self._backfills: Backfills | None = None
         self._executor: Executor | None = None
         self._keeper: Keeper | None = None
         self._keeping = trio.CancelScope()
@@ -111,17 +131,9 @@ class Engine(Starting):
         """Open the store, make the app's triggers current, and start to work."""
         code, committer = self._code, self._committer
         await committer.run(self._store.open)
-        if code.triggers:
-            rows = [
-                NewTrigger(
-                    trigger.name,
-                    trigger.trigger_cid,
-                    encode_document(trigger.spec()),
-                    trigger.meaning_cid,
-                )
-                for trigger in code.triggers
-            ]
+        if code.triggers and self._settings.register:
             now = self._clock.now()
+            rows = new_triggers(code.triggers)
             await committer.run(lambda: self._store.sync_triggers(rows, now=now))
         self._arrivals.refresh(*await committer.run(self._store.registry))
         if self._settings.work:
@@ -149,6 +161,22 @@ class Engine(Starting):
             task_ended=lambda: self._tell(Keeper.place_freed),
             queues=settings.queues,
         )
+        if not settings.only_queues:
+            self._backfills = Backfills(
+                store=self._store,
+                committer=self._committer,
+                reader=self._reader,
+                arrivals=self._arrivals,
+                history=self._history,
+                redispatcher=self._redispatcher,
+                clock=self._clock,
+                backlog=self._backlog,
+                full=lambda: self._keeper is not None and self._keeper.full,
+                draining=lambda: self._executor is not None and self._executor.draining,
+                started=self._work_came,
+                begun=self._begun,
+                rested=lambda: self._tell(Keeper.look_again),
+            )
         self._keeper = Keeper(
             store=self._store,
             committer=self._committer,
@@ -163,6 +191,7 @@ class Engine(Starting):
             lease=settings.lease,
             capacity=settings.capacity,
             only_queues=settings.only_queues,
+            walks=self._backfills,
             settled=self._settled,
             caught_up=self._crowd.caught_up,
         )
@@ -190,6 +219,8 @@ class Engine(Starting):
             with self._keeping:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(retention.run)
+                    if self._backfills is not None:
+                        nursery.start_soon(self._backfills.run)
                     await keeper.run()
                     nursery.cancel_scope.cancel()
         finally:
@@ -309,6 +340,8 @@ class Engine(Starting):
 
     def _others_wrote(self) -> None:
         self._tell(Keeper.others_wrote)
+        if self._backfills is not None:
+            self._backfills.others_wrote()
         self._alive.clear()
         for event in list(self._waiters.values()):
             event.set()
@@ -326,8 +359,14 @@ class Engine(Starting):
     def _work_came(self) -> None:
         self._tell(Keeper.work_came)
 
+    def _walk_came(self) -> None:
+        if self._backfills is not None:
+            self._backfills.come()
+
     def _reached_out(self, outcome: Outcome, acts: Iterable[Act] = ()) -> None:
-        """A turn, a hit, or what ended an instance, told others."""
+        """A turn, an arrival, a hit, or what ended an instance, told others."""
+        for id in outcome.ended:
+            self._moved(id, "cancelled", None)
         for number, owner in outcome.told:
             self._message_sent(number, owner)
         waits = any(isinstance(act, OpenWait) for act in acts)
@@ -350,13 +389,15 @@ class Engine(Starting):
             self._tell(Keeper.dispatch_came if dispatch else Keeper.work_came)
 
     def _begun(self, outcome: Outcome) -> None:
-        """Drive what this worker owns since the commit that made it."""
+        """Drive what this worker owns since the commit that made it, and tell whom it told."""
         if outcome.opened:
             self._watching.open = True
             self._tell(Keeper.dispatch_came)
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)
+        if outcome.told or outcome.ended:
+            self._reached_out(outcome)
 
     def _promise(self, count: int) -> bool:
         return self._keeper is not None and self._keeper.promise(count)

@@ -378,7 +378,7 @@ class Executor:
         # The first turn of a batch speaks for all of it, whatever it did itself, and whatever
         # has become of its instance.
         acts = taken.operation.acts
-        if acts or outcome.told or outcome.emitted:
+        if acts or outcome.told or outcome.emitted or outcome.ended:
             self._told(outcome, acts)
 
     def _park(self, run: Running, due: float | None) -> None:

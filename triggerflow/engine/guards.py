@@ -1,12 +1,13 @@
-"""Judging guards: the user's code, off the loop, under a time limit, each on its own."""
+"""Judging guards and validators of signals: the user's code, off the loop, under a limit."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from triggerflow.core.codec import decode_document
@@ -15,7 +16,20 @@ from triggerflow.pipeline.plan import Judged
 if TYPE_CHECKING:
     from triggerflow.triggers import Trigger
 
-Question = tuple[bytes, "Trigger"]
+
+@attrs.frozen
+class Question:
+    """What is asked about an activity and a trigger.
+
+    Attributes:
+        document: the activity's bytes.
+        refused: why its flow doesn't take the trigger's signal, or None.
+    """
+
+    document: bytes
+    trigger: Trigger
+    refused: Callable[[], str | None]
+
 
 _UNKNOWN: Final = Judged(unknown=True)
 
@@ -23,7 +37,7 @@ _UNKNOWN: Final = Judged(unknown=True)
 async def judge(
     questions: Sequence[Question], *, limit: float, inline: bool = False
 ) -> list[Judged]:
-    """The verdicts on (document, trigger) pairs, in their order.
+    """The verdicts on questions, in their order.
 
     One thread takes them one after the other; a guard that overruns `limit` seconds is an
     error on its own firing, its thread is abandoned, and another takes the rest.
@@ -48,8 +62,8 @@ async def judge(
 
 
 def _key(question: Question) -> str:
-    guard = question[1].guard
-    return "" if guard is None else guard.key
+    guard = question.trigger.guard
+    return question.trigger.trigger_cid if guard is None else guard.key
 
 
 async def _judge_some(questions: Sequence[Question], limit: float) -> tuple[list[Judged], bool]:
@@ -79,21 +93,36 @@ async def _judge_some(questions: Sequence[Question], limit: float) -> tuple[list
             return found, False
         if len(found) == before:
             abandoned = True
-            guard = questions[before][1].guard
-            name = "guard" if guard is None else f"guard {guard.key}"
-            late = Judged(error=f"{name} took longer than {limit:g} s")
+            late = Judged(
+                error=f"{_name(questions[before].trigger)} took longer than {limit:g} s"
+            )
             return [*found[:before], late], True
 
 
 def _judge(question: Question) -> Judged:
-    document, trigger = question
-    guard = trigger.guard
-    if guard is None:
-        return Judged(passed=True)
-    if guard.fn is None:
-        return _UNKNOWN
+    guard = question.trigger.guard
     try:
-        # A document of its own: what one guard does to it no other may see.
-        return Judged(passed=bool(guard.fn(decode_document(document))))
+        if guard is not None:
+            if guard.fn is None:
+                return _UNKNOWN
+            # A document of its own: what one guard does to it no other may see.
+            if not guard.fn(decode_document(question.document)):
+                return Judged()
+        return Judged(passed=True, refused=question.refused())
     except BaseException as error:  # noqa: BLE001
-        return Judged(error=f"guard {guard.key} raised {type(error).__name__}: {error}")
+        name = _name(question.trigger)
+        return Judged(error=f"{name} raised {type(error).__name__}: {_text(error)}")
+
+
+def _name(trigger: Trigger) -> str:
+    if trigger.guard is not None:
+        return f"guard {trigger.guard.key}"
+    return f"the validator of flow {trigger.flow}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{error!s:.1000}"
+    except Exception:  # noqa: BLE001
+        # Its own words raise; that must not be felt by others either.
+        return "(its text can't be had)"

@@ -16,6 +16,7 @@ from triggerflow.store.operations import Claim, Outcome, Release
 
 if TYPE_CHECKING:
     from triggerflow.engine.arrivals import Arrivals
+    from triggerflow.engine.backfill import Backfills
     from triggerflow.engine.clock import Clock
     from triggerflow.engine.committer import Committer
     from triggerflow.engine.executor import Executor
@@ -49,6 +50,7 @@ class Keeper:
         lease: float,
         capacity: int,
         only_queues: bool,
+        walks: Backfills | None,
         settled: Callable[[], None],
         caught_up: Callable[[], None],
     ) -> None:
@@ -57,6 +59,7 @@ class Keeper:
             lease: seconds without a sign of life after which a worker counts as dead.
             capacity: how many instances may be owned at once.
             only_queues: own none at all, and run tasks alone.
+            walks: what goes through history here.
             settled: called when there was nothing more to claim.
             caught_up: called when nothing runnable waits for a place here.
         """
@@ -71,6 +74,7 @@ class Keeper:
         self._lease = lease
         self._capacity = capacity
         self._only_queues = only_queues
+        self._walks = walks
         self._settled = settled
         self._caught_up = caught_up
         self._nursery: trio.Nursery | None = None
@@ -146,6 +150,11 @@ class Keeper:
         return full and self._behind is not None
 
     @property
+    def full(self) -> bool:
+        """Whether this worker owns as many as it may, so that what starts now waits."""
+        return self._free <= 0
+
+    @property
     def _free(self) -> int:
         return self._capacity - len(self._executor.owned) - self._promised
 
@@ -163,6 +172,7 @@ class Keeper:
             or self._fenced
             or self._dispatching
             or self._dispatcher_runs
+            or (self._walks is not None and self._walks.busy)
             or not self._executor.empty
             or self._executor.tasks.look
             or not self._committer.idle
@@ -403,6 +413,8 @@ class Keeper:
             self.work_came()
             # What they held may have been told to instances of ours.
             self._look_around = True
+            if self._walks is not None:
+                self._walks.come()
 
     def _reap(self, moment: float) -> int:
         workers = self._store.workers()
@@ -447,7 +459,7 @@ class Keeper:
             lambda: self._store.outbox(_OUTBOX_PAGE, self._outbox_after)
         )
         if rows:
-            self._arrivals.refresh(*await self._committer.run(self._store.registry))
+            await self._arrivals.look_again()
             if await self._arrivals.dispatch(rows):
                 self._work = True
         # Rows that stay (their guard isn't here) are passed over until others write.

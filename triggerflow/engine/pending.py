@@ -12,7 +12,7 @@ from triggerflow.core.tags import kind_of
 from triggerflow.engine import queued
 from triggerflow.engine.settling import starting
 from triggerflow.store import acts
-from triggerflow.triggers import compile_pattern, pivots_of
+from triggerflow.triggers import Watch, compile_pattern
 
 if TYPE_CHECKING:
     from triggerflow.core.branch import Waiting
@@ -82,7 +82,7 @@ def _armed(drive: Drive, tag: str, waiting: Waiting) -> None:
                 drive.codec.encode(pattern),
                 position,
                 digest,
-                pivots_of(compile_pattern(pattern).conditions),
+                Watch(compile_pattern(pattern)).pivots_in(drive.run.namespace),
             )
         )
 

@@ -33,10 +33,11 @@ class Backlog:
 
     Attributes:
         used: how many operations are in.
+        came: how many have come in, ever.
     """
 
     def __init__(self, limit: int) -> None:
-        self.used = 0
+        self.used = self.came = 0
         self._limit: Final = limit
         self._line: deque[_Place] = deque()
         self._closed = False
@@ -60,6 +61,7 @@ class Backlog:
         """Wait for the room; `leave` must follow."""
         if self._closed:
             raise EngineClosed(verb)
+        self.came += size
         if not self._line and self._fits(size):
             self.used += size
             return

@@ -193,6 +193,10 @@ class Sending(Asking, ABC):
         self._ended_by_hand(found, outcome)
 
     @abstractmethod
+    def _reached_out(self, outcome: Outcome) -> None:
+        """What was written concerns other instances, too."""
+
+    @abstractmethod
     def _ended_by_hand(self, id: str, outcome: Outcome) -> None:
         """An instance has ended without a turn; an engine that owned it drops it."""
 
@@ -217,4 +221,7 @@ class Sending(Asking, ABC):
             raise InstanceEnded(found, outcome.detail, name or kind)
         if outcome.verdict is Verdict.APPLIED:
             self._message_sent(outcome.number or 0, outcome.owner)
+            if outcome.ended:
+                # It was held, and a cancel ended it there and then.
+                self._reached_out(outcome)
         return outcome.verdict

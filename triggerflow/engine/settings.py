@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from triggerflow.core.codec import Limits, ValueCodec
+from triggerflow.core.envelopes import ENVELOPES, Envelope
 from triggerflow.core.tags import checked_name
 from triggerflow.engine.clock import Clock, SystemClock
 from triggerflow.errors import DefinitionError
@@ -44,6 +45,7 @@ class Settings:
 
     Attributes:
         work: drive flows here; otherwise only write and ask.
+        register: make the app's triggers current; otherwise the store's stay as they are.
         deferred: leave the dispatch of appended activities to workers.
         threads: how many plain steps may run at once.
         capacity: how many instances may be owned at once.
@@ -67,6 +69,7 @@ class Settings:
     """
 
     work: bool = True
+    register: bool = True
     deferred: bool = False
     threads: int = attrs.field(default=32, validator=_at_least(1))
     capacity: int = attrs.field(default=2000, validator=_at_least(1))
@@ -102,6 +105,7 @@ class Code:
         retention: seconds that ended instances are kept, where their flow doesn't say.
         activity_retention: seconds that documents are kept.
         steps: registered steps by name.
+        envelopes: how documents may be read, by name.
     """
 
     flows: FlowRegistry
@@ -112,5 +116,6 @@ class Code:
     retention: float = math.inf
     activity_retention: float = math.inf
     steps: Mapping[str, Step[..., Any]] = attrs.field(factory=dict)
+    envelopes: dict[str, Envelope] = attrs.field(factory=lambda: dict(ENVELOPES))
     validate: Callable[[Activity], None] | None = None
     announced: Callable[[Activity, Any], None] | None = None

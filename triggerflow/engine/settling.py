@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from triggerflow.core.activity import MOST_CHAIN
 from triggerflow.core.children import (
     MOST_DEPTH,
     CancelChild,
@@ -20,6 +21,7 @@ from triggerflow.core.children import (
     child_id,
 )
 from triggerflow.core.effects import Inbox, SideEffect
+from triggerflow.core.envelopes import Incoming
 from triggerflow.core.failure import Failure
 from triggerflow.core.messages import Emit, SendSignal, SetAttributes
 from triggerflow.engine.clock import new_seed
@@ -35,15 +37,13 @@ from triggerflow.errors import (
     UnknownFlow,
     UnknownInstance,
 )
+from triggerflow.pipeline.admission import of_flow
 from triggerflow.store import acts
 from triggerflow.store.newcomer import NewInstance
 
 if TYPE_CHECKING:
     from triggerflow.core.branch import Waiting
     from triggerflow.engine.drive import Drive
-
-# So many emitted activities may lead from one to the next: more is a loop of triggers.
-MOST_CHAIN: Final = 32
 
 
 def settle(drive: Drive, tag: str, waiting: Waiting) -> None:
@@ -155,7 +155,12 @@ def _emit(drive: Drive, tag: str, waiting: Waiting) -> None:
         if run.chain >= MOST_CHAIN:
             raise TooDeep(f"emit of {run.id}", run.chain + 1, MOST_CHAIN)
         (document,), _ = drive.codec.decode(waiting.snapshot or b"")
-        activity, block = validated(document, around.limits, around.validate)
+        activity, block = validated(
+            Incoming(document, namespace=run.namespace),
+            around.limits,
+            around.validate,
+            depth=run.chain + 1,
+        )
     except TriggerflowError as error:
         drive.fail(tag, Failure.of(error))
         return
@@ -166,7 +171,8 @@ def _emit(drive: Drive, tag: str, waiting: Waiting) -> None:
             json.dumps(activity.types),
             json.dumps(activity.actors),
             drive.now,
-            run.chain + 1,
+            activity.depth,
+            activity.namespace,
         )
     )
     _feed(drive, tag, activity.cid)
@@ -225,6 +231,7 @@ def starting(drive: Drive, tag: str, waiting: Waiting) -> acts.SpawnChild:
         correlation_id=run.correlation_id,
         depth=run.depth + 1,
         chain=run.chain,
+        admission=of_flow(known, input, run.namespace),
     )
     if known is None:
         new.status, new.cause = "blocked", "unknown_flow"

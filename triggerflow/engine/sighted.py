@@ -11,9 +11,11 @@ import attrs
 
 from triggerflow.core.codec import decode_document
 from triggerflow.errors import TriggerflowError
+from triggerflow.triggers import in_namespace
 
 if TYPE_CHECKING:
     from triggerflow.store.records import ActivityRecord
+    from triggerflow.store.waits import WaitRecord
     from triggerflow.triggers import Looked, Pivot, Watch
 
 log: Final = logging.getLogger("triggerflow")
@@ -24,6 +26,7 @@ class Sighted:
     """An activity that a wait may meet."""
 
     seq: int
+    namespace: str
     types: tuple[str, ...]
     document: dict[str, Any]
 
@@ -46,14 +49,18 @@ class Page:
                 continue
             try:
                 found = Sighted(
-                    row.seq, tuple(json.loads(row.types)), decode_document(row.document)
+                    row.seq,
+                    row.namespace,
+                    tuple(json.loads(row.types)),
+                    decode_document(row.document),
                 )
             except TriggerflowError:
                 log.exception("activity %s can't be read, and meets no wait", row.seq)
                 continue
             index = len(self._activities)
             self._activities.append(found)
-            for pivot in looked.pivots(found.document, found.types):
+            pivots = looked.pivots(found.document, found.types)
+            for pivot in in_namespace(pivots, row.namespace):
                 self._at.setdefault(pivot, []).append(index)
 
     @property
@@ -61,13 +68,15 @@ class Page:
         """All that these activities have, as far as they are looked at."""
         return list(self._at)
 
-    def first(self, watch: Watch, after: int, under: Pivot | None = None) -> Sighted | None:
-        """The first activity above a number that meets a wait, or None.
+    def first(
+        self, watch: Watch, wait: WaitRecord, under: Pivot | None = None
+    ) -> Sighted | None:
+        """The first activity that a wait meets, above what was held against it by itself.
 
         Args:
             under: the pivot under which the wait was found.
         """
-        pivots = watch.pivots
+        pivots = watch.pivots_in(wait.namespace)
         indexes: Iterable[int]
         if under is not None and under not in pivots:
             # Another version filed it.
@@ -78,6 +87,10 @@ class Page:
             indexes = sorted({index for pivot in pivots for index in self._at.get(pivot, ())})
         for index in indexes:
             each = self._activities[index]
-            if each.seq > after and watch(each.types, each.document):
+            if (
+                each.seq > wait.scanned
+                and each.namespace == wait.namespace
+                and watch(each.types, each.document)
+            ):
                 return each
         return None

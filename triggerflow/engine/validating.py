@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import attrs
+
 from triggerflow.core.activity import Activity
-from triggerflow.core.codec import cid_of_block, decode_document, encode_document, normalise
+from triggerflow.core.codec import decode_document
+from triggerflow.core.envelopes import ENVELOPES, Envelope, Incoming, read_incoming
 
 if TYPE_CHECKING:
     from triggerflow.core.codec import Limits
@@ -15,18 +18,22 @@ Validate = Callable[[Activity], None]
 
 
 def validated(
-    document: object, limits: Limits, validate: Validate | None
+    incoming: Incoming,
+    limits: Limits,
+    validate: Validate | None,
+    *,
+    envelopes: dict[str, Envelope] = ENVELOPES,
+    depth: int = 0,
 ) -> tuple[Activity, bytes]:
-    """An activity and its bytes; everything that can be refused is refused here.
+    """An activity and its document's bytes; everything that can be refused is refused here.
 
     Raises:
         ActivityRejected: type or actor can't be read, or a plugin vetoed it.
         EncodingRefused: it is no DAG-CBOR document, or too large or deep.
+        DefinitionError: its envelope is unknown.
     """
-    model = normalise(document, limits=limits)
-    block = encode_document(model, limits=limits)
-    activity = Activity.read(cid_of_block(block), model)
+    activity, block = read_incoming(incoming, limits=limits, envelopes=envelopes, depth=depth)
     if validate is not None:
         # A document of its own: what a plugin does to it must not be what matches.
-        validate(Activity.read(activity.cid, decode_document(block)))
+        validate(attrs.evolve(activity, document=decode_document(block)))
     return activity, block

@@ -8,12 +8,13 @@ import attrs
 
 from triggerflow.core.failure import Failure
 from triggerflow.core.log import Pending, decode_pending
-from triggerflow.store.records import ENDED
+from triggerflow.store.records import ENDED, Hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from triggerflow.core.codec import ValueCodec
+    from triggerflow.store.history import FiringChange
     from triggerflow.store.records import (
         FiringRecord,
         InstanceRecord,
@@ -29,22 +30,62 @@ class Firing:
     Attributes:
         trigger: the trigger's name.
         trigger_cid: its CID.
-        instance_id: what it started, or None.
-        error: why it started nothing, or None.
-        outcome: ``started``, ``guard_error`` or ``failed``.
+        instance_id: what it started, joined, signalled or cancelled, or None; of a deduped one,
+            the instance that was there already.
+        error: why it did nothing, or None.
+        outcome: ``started``, ``signalled``, ``cancelled``, ``deduped``, ``guard_error``,
+            ``failed`` or ``too_deep``; ``debounced`` or ``batched`` where it joined an instance
+            that is held and not yet admitted; ``limited``; ``paused`` while its trigger is,
+            ``skipped`` where that was dropped; ``guard_no`` where a later look found so.
+        activity: the activity's CID.
+        earlier: CID of the activity that fired in its stead, where it was deduped.
+        at: when, in seconds since the epoch.
+        registry: the registry generation that it was planned with.
+        number: the store's own number; 0 where it has just been written.
+        source: what wrote it as it is: ``live``, ``backfill``, ``resume``, ``redispatch`` or
+            ``retry``.
+        due: when its dispatch is tried again, in seconds since the epoch, or None.
+        attempts: how often it was tried in a row.
+        dead_letter: the instance that its failure started, or None.
+        before: what it was before it was dispatched again, the oldest first, as `firings`
+            tells it.
     """
 
     trigger: str
     trigger_cid: str
     instance_id: str | None
-    error: str | None = None
-    outcome: str = "started"
+    error: str | None
+    outcome: str
+    activity: str
+    earlier: str | None
+    at: float
+    registry: int
+    number: int = attrs.field(default=0, eq=False, repr=False)
+    source: str = "live"
+    due: float | None = None
+    attempts: int = 1
+    dead_letter: str | None = None
+    before: tuple[FiringChange, ...] = ()
 
     @classmethod
-    def of(cls, record: FiringRecord) -> Firing:
+    def of(cls, record: FiringRecord, before: Iterable[FiringChange] = ()) -> Firing:
         """The firing behind a stored record."""
         return cls(
-            record.trigger, record.trigger_cid, record.instance, record.error, record.outcome
+            record.trigger,
+            record.trigger_cid,
+            record.instance,
+            record.error,
+            record.outcome,
+            record.activity,
+            record.earlier,
+            record.at,
+            record.registry,
+            record.number,
+            record.source,
+            record.due,
+            record.attempts,
+            record.dead_letter,
+            tuple(before),
         )
 
 
@@ -102,6 +143,8 @@ class Instance:
         cause: why it is blocked; `reason` says it in words.
         waiting: tags that it waits for.
         due: when the next of them fires by itself, seconds since the epoch.
+        held: why it isn't admitted yet, or None; it is ``waiting`` then, and none of its code
+            runs.
         created, started, ended: seconds since the epoch.
         activity: CID of the activity that started it, or None.
         trigger: name of the trigger that did.
@@ -131,6 +174,8 @@ class Instance:
     activity: str | None
     trigger: str | None
     trigger_cid: str | None
+    priority: int = 0
+    held: Hold | None = None
 
     @property
     def is_over(self) -> bool:
@@ -169,6 +214,8 @@ class Instance:
             activity=record.activity,
             trigger=record.trigger,
             trigger_cid=record.trigger_cid,
+            priority=record.priority,
+            held=record.hold,
         )
 
 

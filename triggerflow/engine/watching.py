@@ -19,7 +19,8 @@ import attrs
 import trio
 
 from triggerflow.engine.sighted import Page, Sighted
-from triggerflow.store.operations import Hit, Outcome, Watched
+from triggerflow.store.operations import Outcome
+from triggerflow.store.waits import Hit, Watched
 from triggerflow.triggers import Looked, Pivot, Watch
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from triggerflow.engine.committer import Committer
     from triggerflow.engine.reader import Reader
     from triggerflow.store.protocol import Store
-    from triggerflow.store.records import ActivityRecord, Standing, WaitRecord
+    from triggerflow.store.records import ActivityRecord
+    from triggerflow.store.waits import Standing, WaitRecord
 
 log: Final = logging.getLogger("triggerflow")
 
@@ -145,7 +147,7 @@ class Watching:
         if nearest_first:
             first = group[0][0].scanned - _PAGE
             group = [each for each in group if each[0].scanned >= first]
-        paths = {path for _, watch in group for path, _ in watch.pivots}
+        paths = {path for wait, watch in group for path, _ in watch.pivots_in(wait.namespace)}
         page = await self._page(min(wait.scanned for wait, _ in group), Looked(paths))
         if page is None:
             return False
@@ -256,7 +258,7 @@ class Watching:
         if watch is None:
             found.passed_over.append(wait.id)
             return
-        if len(watch.pivots) > 1:
+        if len(watch.pivots_in(wait.namespace)) > 1:
             done.add(wait.id)
         met = self._first(page, wait, watch, under, found)
         if met is not None:
@@ -281,7 +283,7 @@ class Watching:
         self, page: Page, wait: WaitRecord, watch: Watch, under: Pivot | None, found: _Found
     ) -> Sighted | None:
         try:
-            return page.first(watch, wait.scanned, under)
+            return page.first(watch, wait, under)
         except Exception as error:  # noqa: BLE001 - one wait must not hold up the others
             self._broken.add(wait.id)
             self._warn(wait, error)

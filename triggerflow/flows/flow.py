@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 import attrs
 
+from triggerflow.core.admission import Concurrency, Control
 from triggerflow.core.durations import seconds
 from triggerflow.core.tags import checked_name
 from triggerflow.errors import DefinitionError
@@ -36,6 +37,7 @@ class Flow:
             nested functions included; layout and comments don't count.
         retention: seconds that an ended instance is kept; infinite for ever, None for as
             long as the app says.
+        control: how many are under way at once, and in which order they begin, or None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Flow:
     code_hash: str
     signals: Mapping[str, Validator | None] | None = None
     retention: float | None = None
+    control: Control | None = None
 
     def begin(self, input: Any) -> Any:
         """A new generator of this flow."""
@@ -87,6 +90,8 @@ def define_flow(
     version: int = 1,
     signals: Signals | None = None,
     retention: Retention = "app",
+    concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+    priority: int | str = 0,
 ) -> Flow:
     """Make a flow of a generator function.
 
@@ -99,6 +104,10 @@ def define_flow(
             where they are sent, before anything is stored.
         retention: how long an instance is kept once it has ended; None keeps it for ever,
             ``"app"`` as long as the app says.
+        concurrency: how many instances are under way at once: a `Concurrency`, a dict of its
+            fields, or a number.
+        priority: the higher first, where several wait: a number, or a path to one in the
+            input.
 
     Raises:
         DefinitionError: the function is a coroutine function or an async generator, takes
@@ -134,6 +143,7 @@ def define_flow(
         code_hash(fn),
         _declared(signals, what),
         kept_for(retention, what),
+        _control(concurrency, priority, what),
     )
 
 
@@ -163,6 +173,8 @@ def flow(
     version: int = 1,
     signals: Signals | None = None,
     retention: Retention = "app",
+    concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+    priority: int | str = 0,
 ) -> Callable[[Callable[..., Any]], Flow]: ...
 def flow(
     fn: Callable[..., Any] | None = None,
@@ -172,17 +184,37 @@ def flow(
     version: int = 1,
     signals: Signals | None = None,
     retention: Retention = "app",
+    concurrency: Concurrency | Mapping[str, Any] | int | None = None,
+    priority: int | str = 0,
 ) -> Flow | Callable[[Callable[..., Any]], Flow]:
     """Decorator that makes a generator function a flow, for modules without an app.
 
     A plugin registers the result with ``app.register``; with an app at hand, ``@app.flow``
     does both.
     """
-    if fn is not None:
-        return define_flow(fn, name=name, version=version, signals=signals, retention=retention)
-    return lambda each: define_flow(
-        each, name=name, version=version, signals=signals, retention=retention
-    )
+
+    def define(each: Callable[..., Any]) -> Flow:
+        return define_flow(
+            each,
+            name=name,
+            version=version,
+            signals=signals,
+            retention=retention,
+            concurrency=concurrency,
+            priority=priority,
+        )
+
+    return define if fn is None else define(fn)
+
+
+def _control(
+    concurrency: Concurrency | Mapping[str, Any] | int | None, priority: int | str, what: str
+) -> Control | None:
+    try:
+        # Nothing asked is none at all.
+        return Control(concurrency=concurrency, priority=priority) or None
+    except DefinitionError as error:
+        raise DefinitionError(f"{what}, {error.what}", error.problem, error.remedy) from None
 
 
 def _declared(signals: Signals | None, what: str) -> Mapping[str, Validator | None] | None:

@@ -73,6 +73,7 @@ class EmitActivity:
     actors: str
     received: float
     depth: int
+    namespace: str = ""
 
 
 @attrs.define(slots=True)

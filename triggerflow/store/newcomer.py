@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
-
-@attrs.frozen
-class NewWait:
-    """A wait that cancels an instance; see `acts.OpenWait` for pattern and pivots."""
-
-    pattern: bytes
-    pivots: tuple[tuple[str, str], ...]
+if TYPE_CHECKING:
+    from triggerflow.core.admission_request import Admission
+    from triggerflow.store.waits import NewWait
 
 
 @attrs.define(slots=True)
@@ -19,8 +17,9 @@ class NewInstance:
 
     `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`. `digest`
     says whether two inputs under one key are the same; without it their bytes do. `depth`
-    is how deep a child it is, `chain` how many emitted activities led to it. `cancel_on` are
-    waits for activities that cancel it, from the one that started it on.
+    is how deep a child it is, `chain` how many emitted activities led to it. `admission` is
+    what is asked before it runs; None asks nothing. `cancel_on` are waits for activities
+    that cancel it, from the one that started it on.
     """
 
     id: str
@@ -39,3 +38,4 @@ class NewInstance:
     depth: int = 0
     chain: int = 0
     cancel_on: tuple[NewWait, ...] = ()
+    admission: Admission | None = None

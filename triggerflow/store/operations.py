@@ -6,8 +6,8 @@ and says so, and its neighbours land all the same. An unexpected error rolls the
 batch back and is raised.
 
 In a batch, the store decides in one order: the worker's fence, heartbeats, turns and blocks,
-appends, starts, dispatches, messages, waits, unblocks, terminations, heartbeats and answers of
-tasks, releases, claims, claims of tasks.
+appends, starts, dispatches, redispatches, advances, messages, waits, unblocks, terminations,
+heartbeats and answers of tasks, releases, claims, claims of tasks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 import attrs
 
 from triggerflow.store.acts import Act, Refusal
+from triggerflow.store.firings import Letter, Once
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.records import Claimed, ClaimedTask, FiringRecord
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Watched
 
 
 class Verdict(Enum):
@@ -56,8 +58,9 @@ class Outcome:
         next_due: when the next parked instance, or task, is due, or None (claims).
         detail: what was found, for the message; ``worker`` where the worker itself was
             fenced, not only this operation.
-        told: (number, owner) of other instances that got a message (turns, terminations,
-            answers).
+        told: (number, owner) of other instances that got a message, or became runnable (turns,
+            appends, starts, dispatches, messages, terminations, answers).
+        ended: public ids of instances that this ended without a turn of theirs.
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
         opened: waits for activities were opened (appends, starts, dispatches).
@@ -77,6 +80,7 @@ class Outcome:
     next_due: float | None = None
     detail: str = ""
     told: tuple[tuple[int, int | None], ...] = ()
+    ended: tuple[str, ...] = ()
     emitted: bool = False
     refusals: tuple[Refusal, ...] = ()
     tasks: tuple[ClaimedTask, ...] = ()
@@ -89,32 +93,52 @@ FENCED = Outcome(Verdict.FENCED)
 
 @attrs.define(slots=True)
 class PlannedFiring:
-    """One trigger that met an activity: an instance to start, an error, or a hand-over.
+    """One trigger that met an activity: what it does, an error, or a hand-over.
+
+    The store decides the rest: with `once`, a later one is ``deduped``; an instance whose
+    business key is held is ``deduped`` where the holder has the same input and ``failed``
+    where it has another one; a letter to nobody is ``failed``.
 
     Attributes:
         trigger_cid: which trigger.
         instance: what to start, or None.
-        error: why nothing is started, or None.
-        outcome: ``started``, ``guard_error``, ``failed`` or ``deferred`` (this process
-            lacks the guard: an outbox row asks a worker that has it).
+        error: why nothing is done, or None.
+        outcome: ``started``, ``signalled``, ``cancelled``, ``guard_error``, ``failed``,
+            ``too_deep``, ``paused``, ``skipped`` or ``deferred`` (this process lacks the
+            guard, or can't read the trigger: an outbox row asks a worker that can).
+        letter: the message to send, or None.
+        once: what makes it fire once, or None.
+        due: when its dispatch is tried again, or None.
+        attempts: how often it was tried in a row.
+        dead_letter: what its failure starts, or None.
+
+    An instance with an `admission` may not be started after all: the firing is then
+    ``debounced`` or ``batched`` and names the instance that it joined, or ``limited`` and
+    says why.
     """
 
     trigger_cid: str
     instance: NewInstance | None = None
     error: str | None = None
     outcome: str = "started"
+    letter: Letter | None = None
+    once: Once | None = None
+    due: float | None = None
+    attempts: int = 1
+    dead_letter: NewInstance | None = None
 
 
 @attrs.define(slots=True)
 class Append:
     """Append an activity, its firings and their instances: all of it or nothing.
 
-    Precondition: the store's registry generation is `registry` (else `STALE`), and no
-    activity has this CID (else `DUPLICATE`, with the first firings). `firings` None
+    Precondition: the store's registry generation is `registry` (else `STALE`), and no activity
+    of the namespace has this CID (else `DUPLICATE`, with the first firings). `firings` None
     defers the dispatch: an outbox row is written instead.
 
     With `own`, the batch's worker owns the runnable instances from the start, and the
     outcome's `claimed` has them; if the worker was fenced they land without an owner.
+    `digest` is that of the bytes that were received.
     """
 
     cid: str
@@ -125,15 +149,19 @@ class Append:
     registry: int
     firings: tuple[PlannedFiring, ...] | None
     own: bool = False
+    namespace: str = ""
+    source: str | None = None
+    digest: bytes | None = None
 
 
 @attrs.define(slots=True)
 class Dispatch:
     """Carry out a deferred dispatch: write the firings of an outbox row, and remove it.
 
-    Precondition: the row is there (else `GONE`). It was planned with the triggers of the
-    generation `registry`, that of the append. A pair (activity, trigger) that has fired
-    before is left as it is.
+    Precondition: the row is there (else `GONE`), and the store's registry generation is
+    `current`, where that is given (else `STALE`). It was planned with the triggers of the
+    generation `registry`, that of the append, and with their states at `current`. A pair
+    (activity, trigger) that has fired before is left as it is.
     """
 
     outbox: int
@@ -141,6 +169,59 @@ class Dispatch:
     registry: int
     received: float
     firings: tuple[PlannedFiring, ...]
+    current: int | None = None
+
+
+@attrs.define(slots=True)
+class Redispatch:
+    """Write a firing over that has no instance; what it was is kept in its history.
+
+    Precondition: the registry generation is `registry` (else `STALE`), the firing is there,
+    has no instance, and was written over `changes` times (else `GONE`).
+
+    Attributes:
+        firing: the store's number of the firing.
+        planned: what it becomes; its dead letter counts only if the firing has none.
+        source: ``resume``, ``redispatch`` or ``retry``.
+    """
+
+    firing: int
+    changes: int
+    planned: PlannedFiring
+    registry: int
+    at: float
+    source: str = "redispatch"
+
+
+@attrs.define(slots=True)
+class Advance:
+    """Move a backfill's cursor, with all that follows from the activities that it passes.
+
+    Precondition: the worker's epoch holds (else `FENCED`), the registry generation is
+    `registry` (else `STALE`), the backfill is ``running``, its cursor is `cursor`, and no
+    other worker that is still registered has it (else `CONFLICT`). A pair that has fired,
+    or is about to, is counted as known and left as it is; so is a firing that has changed.
+
+    Attributes:
+        to: where the cursor goes; at the end of its span the backfill is ``done``.
+        looked: how many activities (firings, for a resume) were passed.
+        known, removed: how many of them without a plan; see `records.BackfillRecord`.
+        firings: (sequence number, plan).
+        again: firings to write over.
+        done: it is done, wherever the cursor stands.
+    """
+
+    backfill: int
+    cursor: int
+    to: int
+    registry: int
+    at: float
+    looked: int = 0
+    known: int = 0
+    removed: int = 0
+    firings: tuple[tuple[int, PlannedFiring], ...] = ()
+    again: tuple[Redispatch, ...] = ()
+    done: bool = False
 
 
 @attrs.define(slots=True)
@@ -286,43 +367,6 @@ class Block:
     build: str
 
 
-@attrs.frozen
-class Hit:
-    """An activity meets a wait, as the first one after `since`.
-
-    It counts where everything up to `since` was held against the wait. Elsewhere the wait has
-    to catch up, by itself, with all activities up to this one. `payload` is what the instance
-    is told; a wait of ``cancel_on`` cancels it instead.
-    """
-
-    wait: int
-    seq: int
-    since: int
-    payload: bytes
-
-
-@attrs.define(slots=True)
-class Watched:
-    """Activities up to `position` were held against waits: what they met, and how far that is.
-
-    Attributes:
-        hits: they tell or cancel instances, and close the waits; those that are closed by
-            now tell nobody.
-        caught_up: waits against which all up to `position` were held, one by one.
-        passed_over: waits that couldn't be read here: they have to catch up with all up to
-            `position`, by somebody who can.
-        newest: all up to `position` were held against every wait that doesn't catch up and
-            isn't newer than this one. Newer ones, which could not be seen, have to catch up.
-    """
-
-    position: int
-    at: float
-    hits: tuple[Hit, ...] = ()
-    caught_up: tuple[int, ...] = ()
-    passed_over: tuple[int, ...] = ()
-    newest: int | None = None
-
-
 @attrs.define(slots=True)
 class Release:
     """Hand instances back, runnable, without counting a crash."""
@@ -358,6 +402,8 @@ class Claim:
 Operation = (
     Append
     | Dispatch
+    | Redispatch
+    | Advance
     | Start
     | Send
     | Unblock
@@ -381,8 +427,8 @@ class Batch:
     Attributes:
         operations: what to do.
         now: the time that the batch stamps on the worker's row.
-        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, answers, releases
-            and claims.
+        worker: (id, epoch) of the worker behind heartbeats, turns, blocks, answers, advances,
+            releases and claims.
     """
 
     operations: list[Any]

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, Unpack
 
 from triggerflow.errors import StoreError
-from triggerflow.store.operations import Batch, Outcome
+from triggerflow.store.history import (
+    BackfillRecord,
+    FiringChange,
+    PastActivity,
+    Span,
+    Unstarted,
+)
+from triggerflow.store.operations import Append, Batch, Outcome
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
@@ -20,18 +27,17 @@ from triggerflow.store.records import (
     ProgressRecord,
     Pruned,
     RemovedRecord,
-    Standing,
     TaskCount,
     TaskRecord,
     TriggerRecord,
-    WaitRecord,
     Where,
     WorkerRecord,
 )
 from triggerflow.store.transactions import Transact, Work
+from triggerflow.store.waits import Waits
 
 
-class Store(Protocol):
+class Store(Waits, Protocol):
     """A place where activities, triggers, instances and logs are kept.
 
     All methods block; none knows an event loop. `commit` and the writing methods are
@@ -60,6 +66,15 @@ class Store(Protocol):
         """Carry out a batch in one durable transaction; one outcome an operation."""
         ...
 
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """What `commit` would answer to an append now; nothing is kept, nobody is woken.
+
+        Args:
+            proposed: triggers that count as current for it, besides those of the registry
+                generation that the append names.
+        """
+        ...
+
     def register_worker(
         self,
         *,
@@ -80,7 +95,7 @@ class Store(Protocol):
         """Hand all that a worker owns or holds back, and remove it."""
 
     def reap(self, silent: Mapping[int, float] | None = None) -> int:
-        """Fence dead workers and free what they owned or held; how much that was.
+        """Fence dead workers and free what they owned, held or walked; how much that was.
 
         Dead is a worker whose process is gone, or one of `silent` that still shows the sign
         of life (`WorkerRecord.seen`) given there: its caller has watched it show no other
@@ -92,8 +107,57 @@ class Store(Protocol):
     def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
         """Make triggers current, superseding others of the same names or meanings.
 
+        A state belongs to the name: a new spec of a paused one is paused. One that comes back
+        under its old CID is as good as new: what came meanwhile it has not met. `start` counts
+        for names that were never registered before, and opens a backfill. `limits` hold from
+        now on for those, too, who wait for a place already.
+
         Returns:
             The registry generation, which grows whenever this changed anything.
+        """
+        ...
+
+    def set_trigger_state(
+        self, name: str, state: str, *, now: float, catch_up: bool | None = None
+    ) -> int | None:
+        """Make a name's trigger ``active``, ``paused`` or ``draining``, if it is another.
+
+        The registry generation grows. Pausing cancels a walk that takes up the name's paused
+        firings, and what it left stays paused; one that drops them goes on.
+
+        Args:
+            catch_up: where it becomes, or is, active: open such a walk, taking them up or
+                dropping them, if there are any. What was deferred during a pause that is
+                dropped is dropped too.
+
+        Returns:
+            The number of that walk, or None.
+        """
+        ...
+
+    def open_backfill(self, name: str, span: Span, *, now: float) -> int | None:
+        """Open a backfill of the present trigger of a name; None where there is none.
+
+        It ends at the newest activity that there is now at the latest, and one that has
+        nothing to look at is done at once.
+        """
+        ...
+
+    def set_backfill(
+        self, number: int, state: str, *, now: float, reason: str | None = None
+    ) -> str | None:
+        """Make one that has not ended ``running``, ``paused`` or ``cancelled``.
+
+        Returns:
+            Its state now; None where there is none.
+        """
+        ...
+
+    def retire_trigger(self, name: str) -> bool:
+        """Let the trigger of this name be current no more; False if there is none.
+
+        What was appended before still meets it where its dispatch was deferred. The registry
+        generation grows.
         """
         ...
 
@@ -164,11 +228,81 @@ class Store(Protocol):
         ...
 
     def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
-        """The registry generation and its active triggers, in order of registration."""
+        """The registry generation and its triggers, in order of registration."""
         ...
 
-    def triggers_at(self, registry: int) -> tuple[TriggerRecord, ...]:
-        """The triggers that were active at a registry generation."""
+    def triggers_at(self, number: int) -> tuple[TriggerRecord, ...]:
+        """The triggers of an earlier registry generation, with their states of then."""
+        ...
+
+    def trigger_state(self, name: str) -> tuple[str | None, list[str]]:
+        """The state of a name's trigger, None where it has none; and all names ever used."""
+        ...
+
+    def unstarted(
+        self,
+        outcomes: Iterable[str],
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        after: tuple[int, int] = (0, 0),
+        last: int | None = None,
+        limit: int = 100,
+    ) -> list[Unstarted]:
+        """A page of firings without an instance, in the order of their activities.
+
+        Args:
+            outcomes: only those with one of these.
+            activity: only those of the activity with this CID.
+            trigger: only those of triggers that have, or had, this name.
+            after: `Unstarted.cursor` of the last one of the page before.
+            last: only those of activities up to this sequence number.
+            limit: how many at most.
+        """
+        ...
+
+    def due_dispatches(
+        self, now: float, *, after: tuple[float, int] = (0.0, 0), limit: int = 100
+    ) -> list[Unstarted]:
+        """A page of firings whose dispatch is to be tried again by now, the longest due first.
+
+        Args:
+            after: `due` and `id` of the last one of the page before.
+            limit: how many at most.
+        """
+        ...
+
+    def next_dispatch(self, after: float) -> float | None:
+        """When, after a moment, the next dispatch is to be tried again."""
+        ...
+
+    def firing_history(self, cid: str, trigger_cid: str) -> list[FiringChange]:
+        """What a firing was before it was written over, the oldest first."""
+        ...
+
+    def backfills(
+        self, *, open_only: bool = False, number: int | None = None
+    ) -> list[BackfillRecord]:
+        """Backfills, oldest first: all, those that have not ended, or the one of a number."""
+        ...
+
+    def past(
+        self, trigger_cid: str, after: int, last: int, *, limit: int = 500, size: int = 2**21
+    ) -> list[PastActivity]:
+        """A page of activities above `after`, up to `last`, for a backfill of a trigger.
+
+        Args:
+            limit: how many at most.
+            size: bytes of documents after which the page ends.
+        """
+        ...
+
+    def span(self, span: Span) -> tuple[int, int]:
+        """First and last sequence number of a part of history; last below first: none.
+
+        With times, the numbers enclose all activities in question, others too where a clock
+        was set meanwhile.
+        """
         ...
 
     def instance(self, id: str) -> InstanceRecord | None:
@@ -221,62 +355,40 @@ class Store(Protocol):
         """Instances of a worker whose inbox others wrote to, with all unread rows."""
         ...
 
-    def activity(self, cid: str) -> ActivityRecord | None:
-        """One activity by its CID."""
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
+        """One activity by its CID, in its namespace."""
         ...
 
-    def firings(self, cid: str) -> list[FiringRecord]:
-        """An activity's firings."""
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """The last activities of all namespaces, the newest first."""
+        ...
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
+        """An activity's firings, in their order."""
+        ...
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """A page of firings, the newest first.
+
+        Args:
+            activity: only those of the activity with this CID.
+            trigger: only those of triggers of this name, superseded ones too.
+            outcome: only those with this outcome.
+            after: `FiringRecord.number` of the last one of the page before.
+            limit: how many at most.
+        """
         ...
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """Deferred dispatches, oldest first."""
-        ...
-
-    def standing(self) -> Standing:
-        """How far the open waits for activities are, and where they are filed.
-
-        Every wait that isn't newer than it says is seen by whoever asks after it.
-        """
-        ...
-
-    def waits_under(
-        self, pivots: Sequence[tuple[str, str, int]], limit: int
-    ) -> list[tuple[int, WaitRecord]]:
-        """Open waits that are filed under one of these pivots, those that catch up included.
-
-        Args:
-            pivots: path and value, and an id: only waits with a larger one are asked for.
-            limit: how many at most.
-
-        Returns:
-            Index of the pivot and wait, in the order of the pivots, those of one by id. A
-            wait of several pivots comes several times.
-        """
-        ...
-
-    def waits_behind(
-        self,
-        after: tuple[int, int] | None = None,
-        limit: int = 100,
-        *,
-        nearest_first: bool = False,
-    ) -> list[WaitRecord]:
-        """Open waits that have to catch up by themselves.
-
-        Args:
-            after: (scanned, id) of the last one of the page before.
-            limit: how many at most.
-            nearest_first: those first that have come furthest; the others by default.
-        """
-        ...
-
-    def waits(self, after: int = 0, limit: int = 1000) -> list[WaitRecord]:
-        """A page of the open waits, by id, those above `after`."""
-        ...
-
-    def waits_of(self, number: int) -> list[WaitRecord]:
-        """The open waits of one instance."""
         ...
 
     def activities(self, after: int, limit: int) -> list[ActivityRecord]:

@@ -7,6 +7,8 @@ from typing import TypedDict
 
 import attrs
 
+from triggerflow.store.history import Span
+
 ENDED = frozenset({"done", "failed", "cancelled"})
 # From so many deaths of its owners on, an instance runs alone, so that a death tells who
 # caused it; at the limit it blocks.
@@ -20,7 +22,19 @@ STATUSES = (*OPEN, "done", "failed", "cancelled")
 class FiringRecord:
     """A trigger met an activity.
 
-    `instance` is the public id of what it started; `error` why it started nothing.
+    Attributes:
+        instance: public id of what it started, joined, signalled or cancelled; of a deduped
+            one, the instance that was there already.
+        error: why it did nothing.
+        activity: the activity's CID.
+        earlier: CID of the activity that fired in its stead, where it was deduped.
+        number: the store's number of the firing; what a page of firings goes on from.
+        source: what wrote it as it is: ``live``, ``backfill``, ``resume``, ``redispatch`` or
+            ``retry``.
+        due: when its dispatch is tried again.
+        attempts: how often it was tried in a row.
+        dead_letter: public id of what its failure started.
+        changes: how often it was written over.
     """
 
     trigger: str
@@ -30,11 +44,23 @@ class FiringRecord:
     outcome: str
     at: float
     registry: int
+    activity: str
+    earlier: str | None = None
+    number: int = attrs.field(default=0, eq=False)
+    source: str = "live"
+    due: float | None = None
+    attempts: int = 1
+    dead_letter: str | None = None
+    changes: int = attrs.field(default=0, eq=False)
 
 
 @attrs.frozen
 class ActivityRecord:
-    """An appended activity; `document` is its DAG-CBOR, None once retention took it."""
+    """An appended activity; `document` is its DAG-CBOR, None once retention took it.
+
+    `types` and `actors` are JSON lists; `digest` is the SHA-256 of the bytes that were
+    received, where its ingest gave them.
+    """
 
     seq: int
     cid: str
@@ -42,6 +68,10 @@ class ActivityRecord:
     actors: str
     document: bytes | None
     received: float
+    namespace: str = ""
+    source: str | None = None
+    depth: int = 0
+    digest: bytes | None = None
 
 
 @attrs.frozen
@@ -76,9 +106,28 @@ class ProgressRecord:
     at: float
 
 
+HOLDS = ("", "debounce", "batch", "throttle", "place")
+
+
+@attrs.frozen
+class Hold:
+    """Why an instance that was started isn't admitted yet.
+
+    Attributes:
+        kind: ``debounce``, ``batch``, ``throttle``, or ``place`` (of a concurrency key).
+        until: when that ends by itself, in seconds since the epoch; None where it waits for a
+            place.
+        key: of the group, or the place: text, "" for the only one; None for a throttle.
+    """
+
+    kind: str
+    until: float | None
+    key: str | None
+
+
 @attrs.frozen
 class InstanceRecord:
-    """An instance as stored."""
+    """An instance as stored; `held` is a number that `HOLDS` names."""
 
     number: int
     id: str
@@ -109,6 +158,14 @@ class InstanceRecord:
     trigger_cid: str | None
     positions: bytes | None = None
     turns: int = 0
+    priority: int = 0
+    held: int = 0
+    held_key: str | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """What it is held for, if it is."""
+        return Hold(HOLDS[self.held], self.due, self.held_key) if self.held else None
 
     @property
     def cursor(self) -> tuple[float, int]:
@@ -235,74 +292,46 @@ class TaskCount:
 
 
 @attrs.frozen
-class WaitRecord:
-    """An open wait for an activity.
-
-    Attributes:
-        action: ``tell`` the flow what came, or ``cancel`` the instance.
-        pattern: encoded.
-        digest: what the flow knows the pattern by.
-        scanned: activities up to this one were held against it by itself.
-        upto: while `scanned` is below it, it catches up by itself.
-    """
-
-    id: int
-    instance: int
-    generation: int
-    tag: str
-    action: str
-    pattern: bytes
-    digest: bytes | None
-    scanned: int
-    upto: int
-
-
-@attrs.frozen
-class Standing:
-    """How far open waits are.
-
-    Attributes:
-        position: all activities up to this one were held against every wait that doesn't
-            catch up.
-        newest: every wait that is opened from now on has a larger id.
-        paths: the first parts of the pivots under which waits are filed; none where no wait
-            is open, None where they are too many to be named.
-        behind: some wait has to catch up by itself.
-    """
-
-    position: int
-    newest: int
-    paths: tuple[str, ...] | None
-    behind: bool
-
-
-@attrs.frozen
 class TriggerRecord:
-    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID."""
+    """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID.
+
+    `state` is ``active``, ``paused``, ``draining`` or ``superseded``; of an earlier generation,
+    also ``skipped``: paused, and what it met was dropped. `options` is how it is dispatched.
+    """
 
     number: int
     cid: str
     name: str
     spec: bytes
     state: str
+    options: bytes | None = None
 
 
 @attrs.frozen
 class NewTrigger:
-    """A trigger to make current; `meaning` is the CID of its spec without the name."""
+    """A trigger to make current; `meaning` is the CID of its spec without the name.
+
+    `options` is how it is dispatched. `start` is from where on one of a new name fires, None
+    from now on. `limits` are the (scope, limit) of its places, which hold for those who wait
+    there already.
+    """
 
     name: str
     cid: str
     spec: bytes
     meaning: str
+    options: bytes | None = None
+    start: Span | None = None
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 @attrs.frozen
 class OutboxRow:
     """A dispatch that was deferred.
 
-    `trigger_cid` and `spec` name the one trigger; without them it is for all that were
-    current at the registry generation `registry`.
+    `trigger_cid` and `spec` name the one trigger, with its `options` and, if that is over, its
+    `state` of then; without them it is for all that were current at the registry generation
+    `registry`.
     """
 
     id: int
@@ -312,6 +341,13 @@ class OutboxRow:
     registry: int
     trigger_cid: str | None
     spec: bytes | None
+    types: str
+    actors: str
+    source: str | None
+    namespace: str
+    depth: int
+    options: bytes | None = None
+    state: str | None = None
 
 
 # Where a page of what is pruned ended: a time, and a number within that time.

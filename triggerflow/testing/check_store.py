@@ -17,9 +17,13 @@ from typing import TYPE_CHECKING
 
 from triggerflow.testing.store_checks import (  # noqa: F401 - importing them registers them
     acts,
+    admission,
     arrivals,
     asking,
     claims,
+    firings,
+    gathering,
+    history,
     messages,
     progress,
     retention,

@@ -1,8 +1,8 @@
 """Which later activities cancel what a trigger started: patterns with values of the first one.
 
 A part has the activity types it is on, and a pattern in which a field whose name ends with
-``.$`` holds a path into the activity that started the instance. Its value becomes the one
-that is welcome there::
+``.$`` holds a path into the activity that started the instance (a pick, see `mapping`). The
+value there becomes the one that is welcome::
 
     {"on": "OrderCancelled", "match": {"order": {"id.$": "$.order.id"}}}
 
@@ -14,22 +14,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from triggerflow.core.paths import ABSENT, compile_path
 from triggerflow.errors import DefinitionError, PatternError
+from triggerflow.triggers.mapping import NoValue, compile_pick
 from triggerflow.triggers.pattern import compile_pattern
+
+if TYPE_CHECKING:
+    from triggerflow.triggers.mapping import Source
 
 _MARK: Final = ".$"
 _MOST: Final = 16
 _FIELDS: Final = {"on", "match"}
 _EXAMPLE: Final = 'write {"on": "OrderCancelled", "match": {"order": {"id.$": "$.order.id"}}}'
-
-
-class NoValue(Exception):
-    """A path found nothing, or nothing of use; the argument says which and why."""
 
 
 @attrs.frozen
@@ -51,23 +50,25 @@ class CancelOn:
             spec["match"] = self.match
         return spec
 
-    def filled(self, document: object) -> dict[str, Any]:
-        """What is waited for, with the values of this document, as `waits.Watch` reads it.
+    def filled(self, activity: Source) -> dict[str, Any]:
+        """What is waited for, with the values of this activity, as `waits.Watch` reads it.
 
         Raises:
             NoValue: a path finds nothing, or no plain value.
         """
-        match = None if self.match is None else _filled(self.match, document)
+        match = None if self.match is None else _filled(self.match, activity)
         return {"on": list(self.on), "match": match}
 
 
 def compile_cancel_on(given: object, what: str) -> tuple[CancelOn, ...]:
-    """Check ``cancel_on=``: one part, or a list of them.
+    """Check ``cancel_on=``: one part, or a list of them; None for none.
 
     Raises:
         DefinitionError: a part can't work; the error names it.
         PatternError: its pattern breaks a rule; the error has the path inside it.
     """
+    if given is None:
+        return ()
     parts = [given] if isinstance(given, Mapping) else given
     if not isinstance(parts, list | tuple) or not parts:
         raise DefinitionError(
@@ -123,37 +124,35 @@ def _checked(given: Any, what: str) -> Any:
                 raise DefinitionError(
                     what, f"has {key!r:.80} beside the same without a path", ""
                 )
-            made[key] = str(compile_path(value, f"{what}, {key!r:.80}"))
+            made[key] = str(compile_pick(value, f"{what}, {key!r:.80}"))
         return made
     if isinstance(given, list | tuple):
         return [_checked(each, what) for each in given]
     return given
 
 
-def _filled(template: Any, document: object) -> Any:
-    """A template with its values; without a document (None) any will do."""
+def _filled(template: Any, activity: Source | None) -> Any:
+    """A template with its values; without an activity any will do."""
     if isinstance(template, list):
-        return [_filled(each, document) for each in template]
+        return [_filled(each, activity) for each in template]
     if not isinstance(template, dict):
         return template
     made: dict[Any, Any] = {}
     for key, value in template.items():
         if isinstance(key, str) and key.endswith(_MARK):
-            made[key.removesuffix(_MARK)] = [_value(value, document)]
+            made[key.removesuffix(_MARK)] = [
+                "" if activity is None else _value(value, activity)
+            ]
         else:
-            made[key] = _filled(value, document)
+            made[key] = _filled(value, activity)
     return made
 
 
-def _value(path: str, document: object) -> Any:
-    if document is None:
-        return ""
-    found = compile_path(path, "cancel_on")(document)
-    if found is ABSENT:
-        raise NoValue(f"cancel_on: the activity has no {path}")
+def _value(path: str, activity: Source) -> Any:
+    found = compile_pick(path, "cancel_on")(activity)
     if type(found) not in (str, int, float, bool, type(None)):
         raise NoValue(
-            f"cancel_on: {path} is {json.dumps(found, default=str)[:60]}, expected a text, a "
-            "number, a boolean or null"
+            f"{path} is {json.dumps(found, default=str)[:60]}, expected a text, a number, a "
+            "boolean or null"
         )
     return found

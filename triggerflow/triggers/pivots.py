@@ -58,6 +58,13 @@ def pivots_of(
     return (RESIDUE,) if not covers else tuple(sorted(_best(covers)[1]))
 
 
+def in_namespace(pivots: Iterable[Pivot], namespace: str) -> tuple[Pivot, ...]:
+    """The same pivots for the activities of one namespace."""
+    if not namespace:
+        return tuple(pivots)
+    return tuple([(path, f"{value}\n{namespace}") for path, value in pivots])
+
+
 def value_text(value: object) -> str | None:
     """A plain value as text: 1 and 1.0 are one, 1, "1" and true are three.
 

@@ -1,104 +1,49 @@
 """Actor scopes: which actors a trigger listens to, as globs over their ids.
 
-A scope is a fence, so every doubt counts against the actor: an id that browsers, proxies and
-servers could read in two ways is outside every scope. ``https://*.example/*`` is never one
-regular expression; a glob is cut into the same parts as the actor's id, and part meets part.
+A scope is a fence: with several actors ALL must be in scope, and none may be kept out; an
+activity without any is outside. How a glob meets an id stands in `triggerflow.triggers.globs`.
 
-========  ================================================================================
-scheme    literal, any case. A glob without a scheme never matches an id with one.
-userinfo  never: neither in a glob nor in an actor that is to be in scope
-host      literal, any case, ASCII. A ``*`` may be the whole host (any name or address) or its
-          first label, where it stands for one label or more: whoever has ``example`` has
-          ``a.b.example``. Elsewhere in the host it is refused: ``*example`` lets
-          ``evilexample`` in, ``example.*`` lets ``example.evil.com`` in. A trailing dot
-          and an empty label are outside. An IPv6 address matches only itself.
-port      literal; the default port of http and https is the same as none
-path      ``*`` stands for any text, or none, within one segment: it crosses no ``/``, written
-          out or as ``%2F``. Case counts, percent-encoding is compared as written. No path
-          is ``/``. A ``//``, a dot segment (``..``, ``%2e%2e``) or a backslash is outside.
-query,    matched apart from the path. A glob without a query or a fragment matches no actor
-fragment  that has one: ``https://a.example/ann?x`` may well be another document.
-========  ================================================================================
+``actors=`` is a glob, a list of globs, or a dict:
 
-Ids that are not URLs (``acct:ann@a.example``, ``did:plc:abc``, ``urn:uuid:...``, a plain
-``ann``) are literal text, case counting but for the scheme. ``*`` crosses none of ``/ : @ ? #``
-nor their percent-encoded forms: each of them ends a part of such a name (``acct:*@a.example``
-must not take ``acct:ann@evil.com:@a.example``; ``did:web:a.example:*`` takes one level).
-
-``**`` is refused: nothing crosses a ``/``. Only ``*`` is special; brackets and braces are
-refused, since they would silently be literal. A glob that no actor can match is refused.
-With several actors ALL must be in scope; without any none is. Matching is linear in the id's
-length: no regular expression sees both the glob and the id, so there is no backtracking.
+=================  =======================================================================
+``in``             globs: each actor must meet one of them. Left out, all actors do
+``not_in``         globs: no actor may meet one of them, not even by some spelling of its
+                   id; an id that can be read in two ways is kept out as well
+``same_as_owner``  true: each actor must be one of the app's own, `App(owner=)`. The app puts
+                   these ids into the trigger as it registers it, so that they are part of
+                   its CID and every process decides alike. A list of ids may be given as well
+=================  =======================================================================
 
 An actor is a claim until an ingest plugin has verified it: a scope does not prove identity.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 import attrs
 
 from triggerflow.errors import DefinitionError
+from triggerflow.triggers.globs import ActorId, Unfit, compile_glob, cut, plain
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_GLOB_NAME = re.compile(rf"\*|(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
-_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")
-_AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^\[\]:]*)(?::(?P<port>[1-9][0-9]{0,4}))?")
-# A malformed escape, or an escaped control character: no two readers agree on these.
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%[01][0-9A-Fa-f]|%7[Ff]|%5[Cc]")
-_ESCAPED_DOT = re.compile(r"%2[Ee]")
-
-# What a `*` does not cross, captured so that splitting keeps it as a token of its own.
-_PATH_ENDS = re.compile(r"(/|%2[Ff])")
-_QUERY_ENDS = re.compile(r"([/&?]|%2[Ff]|%26|%3[Ff])")
-_TEXT_ENDS = re.compile(r"([/:@?#]|%2[Ff]|%3[Aa]|%40|%3[Ff]|%23)")
-
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
-_MAX_PORT = 65535
-
-
-class _Unfit(Exception):
-    """The text names no actor unambiguously; the argument says why."""
+_FIELDS: Final = ("in", "not_in", "same_as_owner")
 
 
 @attrs.frozen
-class _Id:
-    """An actor's id, or a glob, cut into the parts that are matched apart."""
+class Globs:
+    """Globs in normal form, sorted."""
 
-    scheme: str
-    host: str | None  # None: not a URL
-    port: str
-    path: tuple[str, ...]  # tokens, with what ends them in between
-    query: tuple[str, ...] | None
-    fragment: tuple[str, ...] | None
+    source: tuple[str, ...]
+    parts: tuple[ActorId, ...] = attrs.field(eq=False, repr=False)
 
-    def text(self) -> str:
-        """Return the normal form: two globs of one meaning have one."""
-        head = f"{self.scheme}:" if self.scheme else ""
-        if self.host is not None:
-            head += f"//{self.host}" + (f":{self.port}" if self.port else "")
-        tail = "" if self.query is None else "?" + "".join(self.query)
-        tail += "" if self.fragment is None else "#" + "".join(self.fragment)
-        return head + "".join(self.path) + tail
+    def take(self, actor: ActorId) -> bool:
+        """Tell whether one of them matches."""
+        return any(glob.takes(actor) for glob in self.parts)
 
-    def takes(self, actor: _Id) -> bool:
-        """Tell whether this glob matches the actor."""
-        return (
-            self.scheme == actor.scheme
-            and self.port == actor.port
-            and _host_fits(self.host, actor.host)
-            and _tokens_fit(self.path, actor.path)
-            and _tokens_fit(self.query, actor.query)
-            and _tokens_fit(self.fragment, actor.fragment)
-        )
+    def keep_out(self, actor: ActorId) -> bool:
+        """Tell whether one of them keeps the actor out."""
+        return any(glob.keeps_out(actor) for glob in self.parts)
 
 
 @attrs.frozen
@@ -106,186 +51,128 @@ class Scope:
     """The actors that a trigger listens to: call it with an activity's actors.
 
     Attributes:
-        source: the globs in normal form, sorted; `compile_scope` takes them back.
+        inside: each actor must meet one of these; None admits all.
+        outside: no actor may meet one of these.
+        owner: each actor must be one of these; True until an app has said who it is.
     """
 
-    source: tuple[str, ...]
-    _globs: tuple[_Id, ...] = attrs.field(eq=False, repr=False)
+    inside: Globs | None
+    outside: Globs | None = None
+    owner: Globs | bool = False
+
+    @property
+    def source(self) -> Any:
+        """The scope in normal form, the globs alone where they say all."""
+        if self.inside is not None and self.outside is None and not self.owner:
+            return self.inside.source
+        found: dict[str, Any] = {}
+        if self.inside is not None:
+            found["in"] = list(self.inside.source)
+        if self.outside is not None:
+            found["not_in"] = list(self.outside.source)
+        if self.owner:
+            owner = self.owner
+            found["same_as_owner"] = list(owner.source) if isinstance(owner, Globs) else True
+        return found
+
+    def owned_by(self, owner: Globs | None, what: str) -> Scope:
+        """The same scope, where ``same_as_owner`` means these ids.
+
+        Raises:
+            DefinitionError: it asks for the owner, and there is none.
+        """
+        if self.owner is not True:
+            return self
+        if owner is None:
+            raise DefinitionError(
+                f"{what}, actors",
+                "same_as_owner, and the app has no owner",
+                'write App(owner="https://a.example/me"), or list the ids in the trigger',
+            )
+        return attrs.evolve(self, owner=owner)
 
     def __call__(self, actors: Iterable[str]) -> bool:
         """Tell whether every one of the actors is in scope. False when there is none."""
         seen = False
         for actor in actors:
             seen = True
-            if not self._admits(actor):
+            if self.objection(actor) is not None:
                 return False
         return seen
 
-    def _admits(self, actor: str) -> bool:
+    def objection(self, actor: str) -> str | None:
+        """Why an actor is outside, in words; None where it is in scope."""
         try:
-            parts = _cut(actor, glob=False)
-        except _Unfit:
-            return False
-        return any(glob.takes(parts) for glob in self._globs)
+            parts = cut(actor, glob=False)
+            spelt = parts if self.outside is None else cut(plain(actor), glob=False)
+        except Unfit as unfit:
+            return f"can be read in two ways: {unfit}"
+        if self.outside is not None and self.outside.keep_out(spelt):
+            return "is kept out by not_in"
+        if self.inside is not None and not self.inside.take(parts):
+            return "meets none of the globs"
+        if isinstance(self.owner, Globs):
+            return None if self.owner.take(parts) else "is not the owner"
+        return "nobody has said who the owner is" if self.owner else None
 
 
 def compile_scope(actors: object) -> Scope:
-    """Compile the globs of an ``actors=`` scope.
+    """Compile an ``actors=`` scope.
 
     Args:
-        actors: one glob, or a non-empty list of them.
+        actors: one glob, a non-empty list of them, or a dict.
 
     Raises:
         DefinitionError: a glob is malformed, or means less or more than it seems to.
     """
-    globs = [actors] if isinstance(actors, str) else actors
-    if not isinstance(globs, list | tuple):
+    if not isinstance(actors, Mapping):
+        return Scope(_globs(actors, "actors"))
+    if unknown := [str(name) for name in actors if name not in _FIELDS]:
         raise DefinitionError(
             "actors",
-            f"found {type(actors).__name__}, expected a list of globs",
+            f"has unknown fields: {', '.join(unknown)}",
+            f"known: {', '.join(_FIELDS)}",
+        )
+    inside, outside = actors.get("in"), actors.get("not_in")
+    owner = actors.get("same_as_owner", False)
+    if inside is None and outside is None and not owner:
+        raise DefinitionError("actors", "the dict is empty", "leave actors out to admit all")
+    return Scope(
+        None if inside is None else _globs(inside, "actors"),
+        None if outside is None else _globs(outside, "actors", spelt=plain),
+        owner if isinstance(owner, bool) else owner_ids(owner, "actors"),
+    )
+
+
+def owner_ids(given: object, what: str) -> Globs:
+    """The ids of an app's own actors.
+
+    Raises:
+        DefinitionError: they aren't ids, or one is a glob.
+    """
+    found = _globs(given, what)
+    for each in found.source:
+        if "*" in each:
+            raise DefinitionError(
+                f"{what}, owner {each!r:.200}", "is a glob", "an owner is known by whole ids"
+            )
+    return found
+
+
+def _globs(given: object, what: str, *, spelt: Callable[[str], str] | None = None) -> Globs:
+    globs = [given] if isinstance(given, str) else given
+    if not isinstance(globs, list | tuple):
+        raise DefinitionError(
+            what,
+            f"found {type(given).__name__}, expected a list of globs",
             'write actors=["https://*.example/*"]',
         )
     if not globs:
         raise DefinitionError(
-            "actors", "the list is empty: no actor could pass", "leave actors out to admit all"
+            what, "the list is empty: no actor could pass", "leave actors out to admit all"
         )
-    cut = {parts.text(): parts for parts in map(_glob, globs)}
-    ordered = sorted(cut)
-    return Scope(tuple(ordered), tuple(cut[text] for text in ordered))
-
-
-def _glob(glob: object) -> _Id:
-    if not isinstance(glob, str):
-        raise DefinitionError(
-            "actors", f"found {type(glob).__name__} in the list, expected a string", ""
-        )
-    what = f"actors glob {glob!r:.200}"
-    if not glob:
-        raise DefinitionError(what, "it is empty", "leave actors out to admit all")
-    if "**" in glob:
-        raise DefinitionError(
-            what, "`**` is not supported: `*` never crosses a `/`", "write one `*` a segment"
-        )
-    if glob == "*":
-        raise DefinitionError(
-            what, "it would admit plain names only, no URL", "leave actors out to admit all"
-        )
-    try:
-        parts = _cut(glob, glob=True)
-    except _Unfit as unfit:
-        raise DefinitionError(what, str(unfit), "no actor can match it as it is") from None
-    if not parts.scheme and "/" in glob:
-        raise DefinitionError(what, "it has no scheme", f"write 'https://{glob.lstrip('/')}'")
-    if any(mark in token for token in _tokens(parts) for mark in "[]{}"):
-        raise DefinitionError(
-            what, "only `*` is special, brackets and braces are not", "write one glob for each"
-        )
-    return parts
-
-
-def _tokens(parts: _Id) -> tuple[str, ...]:
-    return (*parts.path, *(parts.query or ()), *(parts.fragment or ()))
-
-
-# --- cutting -----------------------------------------------------------------------------
-
-
-def _cut(text: str, *, glob: bool) -> _Id:
-    """Cut an id or a glob into its parts.
-
-    Raises:
-        _Unfit: it is malformed, or readers differ about what it means.
-    """
-    # before urlsplit, which quietly drops tabs and newlines; invisible and direction-changing
-    # characters aren't printable either
-    if not text or not text.isprintable() or " " in text:
-        raise _Unfit("it is empty, or has spaces, control or invisible characters")
-    if "\\" in text:
-        raise _Unfit("it has a backslash, which browsers read as `/`")
-    if _BAD_ESCAPE.search(text):
-        raise _Unfit("it has a malformed percent-escape, or an escaped control or backslash")
-    found = _SCHEME.match(text)
-    scheme = found[1].lower() if found else ""
-    rest = text[found.end() :] if found else text
-    if scheme and rest.startswith("//"):
-        return _cut_url(scheme, text, glob=glob)
-    if scheme in _DEFAULT_PORTS:
-        raise _Unfit(f"`{scheme}:` must be followed by `//` and a host")
-    if not rest:
-        raise _Unfit("nothing follows the scheme")
-    return _Id(scheme, None, "", tuple(_TEXT_ENDS.split(rest)), None, None)
-
-
-def _cut_url(scheme: str, text: str, *, glob: bool) -> _Id:
-    try:
-        url = urlsplit(text)
-    except ValueError:
-        raise _Unfit("its host is malformed") from None
-    if "@" in url.netloc:
-        raise _Unfit("it has userinfo before the host")
-    authority = _AUTHORITY.fullmatch(url.netloc)
-    if authority is None or int(authority["port"] or 0) > _MAX_PORT:
-        raise _Unfit("its host or port is malformed")
-    host, port = authority["host"].lower(), authority["port"] or ""
-    if not ((_GLOB_NAME if glob else _NAME).fullmatch(host) or _IPV6.fullmatch(host)):
-        raise _Unfit(
-            "its host is malformed: ASCII labels without a trailing dot"
-            + (", and `*` only as the first label" if glob else "")
-        )
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = ""
-    path = tuple(_PATH_ENDS.split(url.path or "/"))
-    segments = path[2::2]  # path[0] is the empty text before the first slash
-    if any(_ESCAPED_DOT.sub(".", segment) in (".", "..") for segment in segments):
-        raise _Unfit("its path has a dot segment")
-    if "" in segments[:-1]:
-        raise _Unfit("its path has an empty segment")
-    # urlsplit drops the mark of an empty query or fragment; a stray mark is no part of a name
-    before, mark, _ = text.partition("#")
-    if (mark and not url.fragment) or (not url.query and "?" in before):
-        raise _Unfit("its query or fragment is empty")
-    return _Id(
-        scheme,
-        host,
-        port,
-        path,
-        tuple(_QUERY_ENDS.split(url.query)) if url.query else None,
-        tuple(_QUERY_ENDS.split(url.fragment)) if url.fragment else None,
-    )
-
-
-# --- matching ----------------------------------------------------------------------------
-
-
-def _host_fits(glob: str | None, host: str | None) -> bool:
-    if glob is None or host is None:
-        return glob is host
-    if glob == "*":
-        return not host.startswith("[")
-    if glob.startswith("*."):
-        return host.endswith(glob[1:])  # labels aren't empty, so one at least is before it
-    return glob == host
-
-
-def _tokens_fit(glob: tuple[str, ...] | None, actor: tuple[str, ...] | None) -> bool:
-    if glob is None or actor is None:
-        return glob is actor
-    return len(glob) == len(actor) and all(map(_token_fits, glob, actor))
-
-
-def _token_fits(glob: str, text: str) -> bool:
-    """Match one token, by searching each literal piece once from left to right."""
-    if "*" not in glob:
-        return glob == text
-    first, *middle, last = glob.split("*")
-    if len(text) < len(first) + len(last):
-        return False
-    if not (text.startswith(first) and text.endswith(last)):
-        return False
-    at, end = len(first), len(text) - len(last)
-    for piece in middle:
-        found = text.find(piece, at, end)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return True
+    if spelt is not None:
+        globs = [spelt(glob) if isinstance(glob, str) else glob for glob in globs]
+    found = {parts.text(): parts for parts in map(compile_glob, globs)}
+    ordered = sorted(found)
+    return Globs(tuple(ordered), tuple(found[text] for text in ordered))

@@ -1,4 +1,4 @@
-"""Triggers: which activities start which flow, and the CID that names exactly this.
+"""Triggers: what an activity leads to, and the CID that names exactly this.
 
 A trigger is content-addressed like an activity. `Trigger.spec` is the document with the fields
 that change its meaning, in normal form, and ``trigger_cid`` is the CID of that document: the
@@ -10,68 +10,76 @@ comes ``meaning_cid``: two triggers that differ in nothing but the name would st
 twice, which nobody wants, so the index refuses them. Who does want it gives one another
 ``version``.
 
-Code has no CID. A guard is known by ``name@version``: whoever changes what it decides gives it
-a new version.
+Code has no CID: a guard stands in the spec as ``name@version``.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Final
 
 import attrs
 
+from triggerflow.core.activity import MOST_CHAIN
+from triggerflow.core.admission import Control
 from triggerflow.core.codec import cid_of
+from triggerflow.core.retry import RetryPolicy
 from triggerflow.errors import DefinitionError, EncodingRefused, PatternError
+from triggerflow.triggers.actions import (
+    SignalTo,
+    Target,
+    compile_cancel,
+    compile_signal,
+    flow_name,
+)
 from triggerflow.triggers.cancel_on import CancelOn, compile_cancel_on
+from triggerflow.triggers.dedup import Dedup, compile_dedup
+from triggerflow.triggers.delivery import Delivery, Position
+from triggerflow.triggers.guard import (
+    Guard,
+    GuardFn,
+    check_name,
+    check_version,
+    guard_from_key,
+    make_guard,
+)
+from triggerflow.triggers.mapping import (
+    Pick,
+    Template,
+    compile_picks,
+    compile_template,
+    picks_source,
+)
 from triggerflow.triggers.pattern import Pattern, compile_pattern
 from triggerflow.triggers.scope import Scope, compile_scope
 
-GuardFn: TypeAlias = Callable[[dict[str, Any]], object]
-
-EVERY_TYPE = "*"
-_MAX_VERSION = 2**63 - 1
-_SPEC_FIELDS = frozenset(
-    {"name", "on", "match", "actors", "guard", "start", "version", "cancel_on"}
+EVERY_TYPE: Final = "*"
+# Far below what a document may have.
+_SURELY_SMALL: Final = 10_000
+_SURELY_SHALLOW: Final = 60
+# What a trigger does; it has one of these.
+ACTIONS: Final = ("start", "signal", "cancel")
+# The fields of a spec, and of a trigger in a file.
+FIELDS: Final = (
+    "name",
+    "version",
+    "on",
+    "match",
+    "actors",
+    "namespace",
+    "max_depth",
+    "guard",
+    "start",
+    "key",
+    "input",
+    "signal",
+    "cancel",
+    "dedup",
+    "control",
+    "cancel_on",
 )
-
-
-@attrs.frozen
-class Guard:
-    """A last condition in code: called with the activity's document, its truth decides.
-
-    It promises nothing about the function: the pipeline runs it, with a time limit, and
-    records what it raises.
-
-    Args:
-        name: what the spec and the audit call it.
-        version: raise it whenever the function decides differently.
-        fn: None when only the name is known, as after `Trigger.from_spec`.
-
-    Raises:
-        DefinitionError: the name or version can't be used, or ``fn`` can't be called plainly
-            with one document.
-    """
-
-    name: str
-    version: int = 1
-    fn: GuardFn | None = attrs.field(default=None, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        what = f"guard {self.name!r}"
-        _check_name(self.name, what)
-        if "@" in self.name:
-            raise DefinitionError(what, "a guard's name has no `@`", "")
-        _check_version(self.version, what)
-        if self.fn is not None:
-            _check_guard_fn(self.fn, what)
-
-    @property
-    def key(self) -> str:
-        """The guard as a spec names it: ``name@version``."""
-        return f"{self.name}@{self.version}"
 
 
 @attrs.frozen
@@ -80,13 +88,25 @@ class Trigger:
 
     Attributes:
         name: unique within an app.
-        on: the activity types it listens to, sorted, or ``("*",)`` for every type.
+        on: the activity types it listens to, sorted; ``com.github.*`` stands for all that
+            begin so, ``("*",)`` for every type.
         match: the pattern that the document must match, or None.
         actors: the scope in which every actor must be, or None.
         guard: the last condition, in code, or None.
-        start: the name of the flow it starts.
+        start: the name of the flow it starts, or None.
         version: of the trigger itself: another version is another trigger.
+        signal: the signal that it sends instead, or None.
+        cancel: the instance that it cancels instead, or None.
+        input: how the flow's input is made; None for the whole document.
+        key: what makes the business key of the started instance; empty for none.
+        dedup: when two activities count as one, or None.
+        namespace: only activities of this namespace meet it, and what it starts is in it.
+        max_depth: how many emitted activities may have led to the activity; None for as many
+            as there can be.
+        control: how often, how many at once and in which order it starts flows, or None.
         cancel_on: later activities that cancel what it started.
+        delivery: how it is dispatched; no part of the spec.
+        start_at: where in history it begins, None for now; no part of the spec either.
     """
 
     name: str
@@ -94,24 +114,67 @@ class Trigger:
     match: Pattern | None
     actors: Scope | None
     guard: Guard | None
-    start: str
+    start: str | None
     version: int = 1
+    signal: SignalTo | None = None
+    cancel: Target | None = None
+    input: Template | None = None
+    key: tuple[Pick, ...] = ()
+    dedup: Dedup | None = None
+    namespace: str = ""
+    max_depth: int | None = None
+    control: Control | None = None
     cancel_on: tuple[CancelOn, ...] = ()
+
+    @property
+    def action(self) -> str:
+        """What it does: ``start``, ``signal`` or ``cancel``."""
+        if self.signal is not None:
+            return "signal"
+        return "start" if self.cancel is None else "cancel"
+
+    @property
+    def flow(self) -> str:
+        """The flow whose instance it starts, signals or cancels."""
+        if self.signal is not None:
+            return self.signal.target.flow
+        return self.cancel.flow if self.cancel is not None else self.start or ""
+
+    delivery: Delivery = attrs.field(factory=Delivery)
+    start_at: Position | None = None
 
     def spec(self) -> dict[str, Any]:
         """Return the fields that change what the trigger means, in normal form."""
         spec: dict[str, Any] = {
             "name": self.name,
             "on": list(self.on),
-            "start": self.start,
             "version": self.version,
         }
+        if self.start is not None:
+            spec["start"] = self.start
+        if self.signal is not None:
+            spec["signal"] = self.signal.spec()
+        if self.cancel is not None:
+            spec["cancel"] = self.cancel.spec()
         if self.match is not None:
             spec["match"] = self.match.source
         if self.actors is not None:
-            spec["actors"] = list(self.actors.source)
+            source = self.actors.source
+            spec["actors"] = list(source) if isinstance(source, tuple) else source
         if self.guard is not None:
             spec["guard"] = self.guard.key
+        if self.input is not None:
+            spec["input"] = self.input.source
+        if self.key:
+            spec["key"] = picks_source(self.key)
+        if self.dedup is not None:
+            spec["dedup"] = self.dedup.spec()
+        if self.namespace:
+            spec["namespace"] = self.namespace
+        if self.max_depth is not None:
+            spec["max_depth"] = self.max_depth
+        if self.control is not None:
+            spec["control"] = self.control.spec()
         if self.cancel_on:
             spec["cancel_on"] = [part.spec() for part in self.cancel_on]
         return spec
@@ -144,31 +207,23 @@ class Trigger:
         if not isinstance(spec, dict):
             raise DefinitionError("trigger spec", f"found {type(spec).__name__}", "give a dict")
         what = f"trigger spec {spec.get('name')!r:.80}"
-        if unknown := sorted(str(field) for field in spec.keys() - _SPEC_FIELDS):
+        if unknown := sorted(str(field) for field in spec.keys() - set(FIELDS)):
             raise DefinitionError(
                 what,
                 f"unknown fields: {', '.join(unknown)}",
                 "it may come from a newer triggerflow: update this one",
             )
-        if missing := [
-            field for field in ("name", "on", "start", "version") if field not in spec
-        ]:
+        missing = [field for field in ("name", "on", "version") if field not in spec]
+        if not any(action in spec for action in ACTIONS):
+            missing.append("start")
+        if missing:
             raise DefinitionError(what, f"missing fields: {', '.join(missing)}", "")
-        guard = spec.get("guard")
-        if guard is not None:
-            guard = _guard_from_key(guard, guard_fn, what)
+        parts = dict(spec)
+        if spec.get("guard") is not None:
+            parts["guard"] = guard_from_key(spec["guard"], guard_fn, what)
         elif guard_fn is not None:
             raise DefinitionError(what, "guard code was given, but it has no guard", "")
-        return define_trigger(
-            spec["name"],
-            on=spec["on"],
-            match=spec.get("match"),
-            actors=spec.get("actors"),
-            guard=guard,
-            start=spec["start"],
-            version=spec["version"],
-            cancel_on=spec.get("cancel_on"),
-        )
+        return define_trigger(parts.pop("name"), **parts)
 
 
 def define_trigger(
@@ -177,70 +232,144 @@ def define_trigger(
     on: object,
     match: object = None,
     actors: object = None,
-    guard: Guard | GuardFn | None = None,
-    start: object,
+    guard: Guard | GuardFn | str | None = None,
+    start: object = None,
     version: int = 1,
+    signal: object = None,
+    cancel: object = None,
+    input: object = None,
+    key: object = None,
+    dedup: object = None,
+    namespace: str = "",
+    max_depth: int | None = None,
+    control: Control | Mapping[str, Any] | None = None,
     cancel_on: object = None,
+    retry: RetryPolicy | None = None,
+    dead_letter: object = None,
+    start_at: object = "latest",
 ) -> Trigger:
     """Check the parts of a trigger and put it together.
 
     Args:
         name: printable text, unique within the app.
-        on: one activity type or a list of them, exactly as activities spell them, or ``"*"``.
+        on: one activity type or a list of them, exactly as activities spell them; a ``*`` at
+            the end takes all that begin so, ``"*"`` every type.
         match: an EventBridge event pattern, or one that is compiled already.
-        actors: a glob or a list of globs (see `triggerflow.triggers.scope`).
-        guard: a plain function of the document, known by its ``__name__`` as version 1, or a
-            `Guard`.
-        start: a flow, or a flow's name.
+        actors: a glob, a list of globs, or a dict (see `triggerflow.triggers.scope`).
+        guard: a plain function of the document, known by its ``__name__`` as version 1, a
+            `Guard`, or ``"name@version"`` of one that the app knows.
+        start: a flow, or a flow's name: what it starts.
         version: raise it to have an otherwise equal trigger count as a new one.
-        cancel_on: which later activities cancel what it started: a part, or a list of them
-            (see `triggerflow.triggers.cancel_on`).
+        signal: instead of ``start``: ``{"flow": ..., "key": path, "name": ..., "payload":
+            mapping}``, a signal to the live instance of the flow that holds the key.
+        cancel: instead of ``start``: ``{"flow": ..., "key": path}``.
+        input: what the flow gets: a path, or a payload template (see
+            `triggerflow.triggers.mapping`); the whole document by default.
+        key: a path, or several: the business key of the started instance.
+        dedup: a path, several, or ``{"key": ..., "window": ..., "across_versions": ...}``.
+        namespace: only activities that were appended in it meet the trigger.
+        max_depth: how many emitted activities may have led to the activity: 0 to take only
+            those from outside.
+        control: a `Control`, or a dict of its parts.
+        cancel_on: which later activities cancel what it started: ``{"on": ..., "match": ...}``
+            or a list of those (see `triggerflow.triggers.cancel_on`).
+        retry: how often a guard that raises or hangs is asked again.
+        dead_letter: a flow, or a flow's name, that starts once that has failed for good.
+        start_at: ``"latest"``, ``"horizon"``, a sequence number or an aware datetime: from
+            where on a trigger of a name that the store hasn't seen yet fires.
 
     Raises:
         DefinitionError: a part can't work; the error names the trigger and the part.
         PatternError: the pattern breaks a rule; the error has the path inside it.
     """
     what = f"trigger {name!r:.200}"
-    _check_name(name, what)
-    _check_version(version, what)
+    check_name(name, what)
+    check_version(version, what)
+    starting = {"input": input, "key": key, "cancel_on": cancel_on}
+    _check_action(what, start=start, signal=signal, cancel=cancel, **starting)
     trigger = Trigger(
         name=name,
         on=_types(on, what),
         match=_pattern(match, what),
         actors=_scope(actors, what),
-        guard=_guard(guard, what),
-        start=_flow_name(start, what),
+        guard=make_guard(guard, what),
+        start=flow_name(start, f"{what}, start") if signal is None and cancel is None else None,
         version=version,
-        cancel_on=()
-        if cancel_on is None
-        else compile_cancel_on(cancel_on, f"{what}, cancel_on"),
+        signal=None if signal is None else compile_signal(signal, f"{what}, signal"),
+        cancel=None if cancel is None else compile_cancel(cancel, f"{what}, cancel"),
+        input=None if input is None else compile_template(input, f"{what}, input"),
+        key=() if key is None else compile_picks(key, f"{what}, key"),
+        dedup=None if dedup is None else compile_dedup(dedup, f"{what}, dedup"),
+        namespace=_namespace(namespace, what),
+        max_depth=_depth(max_depth, what),
+        control=_control(control, what),
+        cancel_on=compile_cancel_on(cancel_on, f"{what}, cancel_on"),
+        delivery=Delivery.checked(
+            retry,
+            None if dead_letter is None else flow_name(dead_letter, f"{what}, dead_letter"),
+            what,
+        ),
+        start_at=Position.of(start_at, f"{what}, start_at"),
     )
-    try:
-        # now, so that a spec too large or too deep fails here and not at the first append
-        _ = trigger.trigger_cid
-    except EncodingRefused as refused:
-        raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
+    if not _surely_fits(trigger):
+        try:
+            # now, so that a spec too large or too deep fails here and not at the first append
+            _ = trigger.trigger_cid
+        except EncodingRefused as refused:
+            raise DefinitionError(what, f"its spec can't be encoded: {refused}", "") from None
     return trigger
+
+
+def covers(on: tuple[str, ...], types: tuple[str, ...]) -> bool:
+    """Tell whether one of an activity's types is among those that a trigger is on."""
+    return any(
+        name in types
+        or (name.endswith("*") and any(each.startswith(name[:-1]) for each in types))
+        for name in on
+    )
+
+
+def _surely_fits(trigger: Trigger) -> bool:
+    """Tell, without doing it, that a spec can be encoded: small, shallow, and plain text."""
+    text = "" if trigger.match is None else trigger.match.text
+    return (
+        trigger.start is not None
+        and trigger.actors is None
+        and trigger.input is None
+        and not trigger.key
+        and trigger.dedup is None
+        and trigger.control is None
+        and not trigger.cancel_on
+        and len(text) + len(trigger.name) + len(trigger.start) < _SURELY_SMALL
+        # no deeper than what it opens
+        and text.count("{") + text.count("[") < _SURELY_SHALLOW
+        and len(trigger.on) < _SURELY_SHALLOW
+        and all(len(name) < _SURELY_SMALL and name.isascii() for name in trigger.on)
+    )
 
 
 # --- the parts ---------------------------------------------------------------------------
 
 
-def _check_name(name: object, what: str) -> None:
-    if not isinstance(name, str) or not name.strip():
-        raise DefinitionError(what, "a name is a non-empty string", "")
-    if not name.isprintable() or name != name.strip():
+def _check_action(what: str, **parts: object) -> None:
+    given = [action for action in ACTIONS if parts[action] is not None]
+    if len(given) > 1:
         raise DefinitionError(
-            what, "a name has no control characters and no spaces at its ends", ""
+            what, f"has {' and '.join(given)}, expected one of them", "write a trigger for each"
         )
-
-
-def _check_version(version: object, what: str) -> None:
-    if type(version) is not int or not 1 <= version <= _MAX_VERSION:
-        raise DefinitionError(what, "its version is not an integer from 1 up", "")
+    if given in (["signal"], ["cancel"]):
+        for part in ("input", "key", "cancel_on"):
+            if parts[part] is not None:
+                raise DefinitionError(
+                    what,
+                    f"has {part}= beside {given[0]}=, which starts nothing",
+                    f"put the key and the payload into {given[0]}=",
+                )
 
 
 def _types(on: object, what: str) -> tuple[str, ...]:
+    if type(on) is str and on and "*" not in on:
+        return (sys.intern(on),)  # nearly always; one string for all that come from a store
     types = [on] if isinstance(on, str) else on
     if not isinstance(types, list | tuple) or not types:
         raise DefinitionError(
@@ -251,18 +380,22 @@ def _types(on: object, what: str) -> tuple[str, ...]:
     for name in types:
         if not isinstance(name, str) or not name:
             raise DefinitionError(what, f"on has {name!r:.80}, expected a non-empty string", "")
-        if name == EVERY_TYPE:
-            if len(types) > 1:
-                raise DefinitionError(
-                    what, 'on has "*" beside other types, which it covers', 'write on="*"'
-                )
-        elif "*" in name:
+        if "*" in name[:-1]:
             raise DefinitionError(
                 what,
-                f"on has {name!r:.80}, and a `*` inside a type is not supported yet",
-                'list the types, or write on="*" with a guard',
+                f"on has {name!r:.80}, and a `*` stands at the end of a type only",
+                'write on="com.github.*", or list the types',
             )
-    return tuple(sorted(set(types)))
+    found = sorted(set(types))
+    for name in found:
+        covering = [each for each in found if each.endswith("*") and each != name]
+        if any(name.startswith(each[:-1]) for each in covering):
+            raise DefinitionError(
+                what,
+                f"on has {name!r:.80} beside {covering[0]!r:.80}, which covers it",
+                'write on="*"' if covering[0] == EVERY_TYPE else "leave it out",
+            )
+    return tuple(found)
 
 
 def _pattern(match: object, what: str) -> Pattern | None:
@@ -285,76 +418,29 @@ def _scope(actors: object, what: str) -> Scope | None:
         raise DefinitionError(f"{what}, {error.what}", error.problem, error.remedy) from None
 
 
-def _guard(guard: object, what: str) -> Guard | None:
-    if guard is None or isinstance(guard, Guard):
-        return guard
-    name = getattr(guard, "__name__", None)
-    if not callable(guard) or inspect.isclass(guard) or not isinstance(name, str):
-        raise DefinitionError(
-            what,
-            f"its guard is {_words(guard)}, which has no plain name",
-            "give a def, or Guard(name, version, fn)",
-        )
-    if name == "<lambda>":
-        raise DefinitionError(
-            what,
-            "its guard is a lambda, which has no name to be known by",
-            "give a def, or Guard(name, version, fn)",
-        )
+def _namespace(namespace: object, what: str) -> str:
+    if namespace != "":
+        check_name(namespace, f"{what}, namespace={namespace!r:.80}")
+    return str(namespace)
+
+
+def _control(control: object, what: str) -> Control | None:
+    if control is None:
+        return None
     try:
-        return Guard(name, 1, guard)
+        # One that controls nothing is none, so that it changes no CID.
+        return Control.from_spec(control) or None
     except DefinitionError as error:
         raise DefinitionError(f"{what}, {error.what}", error.problem, error.remedy) from None
 
 
-def _guard_from_key(key: object, fn: GuardFn | None, what: str) -> Guard:
-    name, mark, version = key.rpartition("@") if isinstance(key, str) else ("", "", "")
-    # isdecimal takes other scripts' digits and int() leading zeros: two texts, one guard
-    if not mark or not version.isascii() or not version.isdecimal() or version[0] == "0":
-        raise DefinitionError(what, f"its guard {key!r:.80} is not name@version", "")
-    if len(version) > len(str(_MAX_VERSION)):
-        raise DefinitionError(what, f"its guard {key!r:.80} has no sensible version", "")
-    return Guard(name, int(version), fn)
-
-
-def _check_guard_fn(fn: object, what: str) -> None:
-    if not callable(fn):
-        raise DefinitionError(what, f"found {_words(fn)}, expected a function", "")
-    # an object's __call__ decides for the object
-    for code in (fn, type(fn).__call__):
-        if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
-            raise DefinitionError(
-                what, "it is a coroutine function", "a guard decides at once: write a plain def"
-            )
-        if inspect.isgeneratorfunction(code):
-            raise DefinitionError(
-                what,
-                "it is a generator function, whose result is always true",
-                "a guard decides at once: return, don't yield",
-            )
-    try:
-        inspect.signature(fn).bind({})
-    except TypeError:
-        raise DefinitionError(
-            what, "it can't be called with one argument, the activity's document", ""
-        ) from None
-    except ValueError:
-        pass  # a builtin that doesn't tell its signature
-
-
-def _flow_name(start: object, what: str) -> str:
-    name = start if isinstance(start, str) else getattr(start, "name", None)
-    if not isinstance(name, str):
+def _depth(depth: object, what: str) -> int | None:
+    if depth is None:
+        return None
+    if type(depth) is not int or not 0 <= depth <= MOST_CHAIN:
         raise DefinitionError(
             what,
-            f"start is {_words(start)}, expected a flow or a flow's name",
-            "decorate the function with @flow",
+            f"max_depth is {depth!r:.80}, expected a whole number from 0 to {MOST_CHAIN}",
+            f"no chain of emitted activities gets longer than {MOST_CHAIN}",
         )
-    _check_name(name, f"{what}, start={name!r:.80}")
-    return name
-
-
-def _words(value: object) -> str:
-    name = getattr(value, "__name__", None)
-    kind = type(value).__name__
-    return f"the {kind} {name!r:.80}" if isinstance(name, str) else f"a {kind}"
+    return depth

@@ -12,7 +12,7 @@ from triggerflow.core.effects import MISSING
 from triggerflow.core.messages import WaitActivity, activity_wait
 from triggerflow.errors import DefinitionError
 from triggerflow.triggers.pattern import Pattern, compile_pattern
-from triggerflow.triggers.pivots import pivots_of
+from triggerflow.triggers.pivots import in_namespace, pivots_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,9 +70,12 @@ class Watch:
             return False
         return self.pattern is None or self.pattern(document)
 
+    def pivots_in(self, namespace: str) -> tuple[Pivot, ...]:
+        """Where it is filed: every activity of the namespace that meets it has one of these."""
+        return in_namespace(self._pivots, namespace)
+
     @cached_property
-    def pivots(self) -> tuple[Pivot, ...]:
-        """Where it is filed: every activity that meets it has one of these."""
+    def _pivots(self) -> tuple[Pivot, ...]:
         types = self.types
         if types is not None and any(name.endswith("*") for name in types):
             types = None

@@ -306,22 +306,32 @@ def runs_of(world: Path) -> dict[tuple[str, ...], list[int]]:
     return found
 
 
-def _attempts(world: Path) -> list[str]:
-    """Runs of a queued call have numbers of their own, larger and larger."""
-    seen: dict[tuple[str, ...], int] = {}
+def _attempts(world: Path, dead: set[int]) -> list[str]:
+    """Runs of a queued call have numbers of their own, larger and larger.
+
+    Who stood still past its lease may begin late what it had claimed: that counts for nothing.
+    """
+    largest: dict[tuple[str, ...], int] = {}
+    seen: set[tuple[str, ...]] = set()
     found = []
     for line in world.with_suffix(".txt").read_text().splitlines():
-        *key, attempt, _ = line.split()
+        *key, attempt, pid = line.split()
         call = tuple(key)
-        if ":far_" in key[2]:
-            if int(attempt) <= seen.get(call, 0):
-                found.append(f"{call} ran as attempt {attempt} after {seen[call]}")
-            seen[call] = int(attempt)
+        if ":far_" not in key[2]:
+            continue
+        if (*call, attempt) in seen:
+            found.append(f"{call} ran twice as attempt {attempt}")
+        seen.add((*call, attempt))
+        if int(pid) in dead:
+            continue
+        if int(attempt) < largest.get(call, 0):
+            found.append(f"{call} ran as attempt {attempt} after {largest[call]}")
+        largest[call] = int(attempt)
     return found
 
 
 def _steps(db: sqlite3.Connection, world: Path, dead: set[int]) -> list[str]:
-    found = _attempts(world)
+    found = _attempts(world, dead)
     runs = runs_of(world)
     recorded = {
         (id, str(generation), tag): tag

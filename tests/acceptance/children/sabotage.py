@@ -74,8 +74,9 @@ def _fence() -> None:
     found = turns.turns
 
     def believing(db: Any, worker: int, items: Any, outcomes: Any) -> None:
-        told = [(op.number, worker, op.generation, op.log_length) for _, op in items]
-        lying = _Lying(db, "SELECT id, owner, generation, log_length FROM instance", told)
+        # The last one is no guard: whether its pending set stands in rows.
+        told = [(op.number, worker, op.generation, op.log_length, False) for _, op in items]
+        lying = _Lying(db, "SELECT id, owner, generation, log_length, pending", told)
         found(lying, worker, items, outcomes)  # type: ignore[arg-type]
 
     turns.turns = believing

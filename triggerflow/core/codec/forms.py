@@ -8,6 +8,7 @@ and Decimals from exponents that fill the memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -121,3 +122,17 @@ def cid_back(raw: Any, _immutable: bool, /) -> CID:
     if type(raw) is not bytes or raw[:1] != b"\0":
         raise _ill_formed("CID")
     return CID(raw[1:])
+
+
+def list_of(items: Sequence[bytes]) -> bytes:
+    """Encode the list of values that are encoded already."""
+    count = len(items)
+    if count < 24:
+        head = bytes([0x80 | count])
+    elif count < 1 << 8:
+        head = b"\x98" + count.to_bytes(1)
+    elif count < 1 << 16:
+        head = b"\x99" + count.to_bytes(2)
+    else:
+        head = b"\x9a" + count.to_bytes(4)
+    return head + b"".join(items)

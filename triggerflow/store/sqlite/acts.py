@@ -28,7 +28,8 @@ from triggerflow.store.acts import (
 )
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import generations, kin, tasks, waits
-from triggerflow.store.sqlite.arrivals import Arrivals, holder, next_number
+from triggerflow.store.sqlite.firing import holder
+from triggerflow.store.sqlite.incoming import Arrivals, next_number
 from triggerflow.store.sqlite.reads import searchable
 from triggerflow.store.sqlite.registry import generation as registry_generation
 
@@ -190,12 +191,14 @@ class _Writing:
 
     def emit(self, turn: Turn, act: EmitActivity) -> bool:
         """Append an activity with its outbox row, unless it is there."""
-        if self.db.execute("SELECT 1 FROM activity WHERE cid = ?", (act.cid,)).fetchone():
+        if self.db.execute(
+            "SELECT 1 FROM activity WHERE cid = ? AND namespace = ?", (act.cid, act.namespace)
+        ).fetchone():
             return False
         seq = next_number(self.db, "activity")
         self.db.execute(
-            "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO activity (seq, cid, types, actors, document, received, cause, depth,"
+            " namespace) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 seq,
                 act.cid,
@@ -205,6 +208,7 @@ class _Writing:
                 act.received,
                 turn.number,
                 act.depth,
+                act.namespace,
             ),
         )
         self.db.execute(
@@ -247,7 +251,8 @@ class _Writing:
         letters += kin.tell_parents(db, ended, gone)
         # A failed one may be retried, and reads then what came before it failed.
         over = {number for number, status, *_ in ended if status != "failed"}
-        return kin.post(db, [each for each in letters if each[0] not in over])
+        self.rows.told.add(kin.post(db, [each for each in letters if each[0] not in over]))
+        return self.rows.told
 
 
 def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> None:
@@ -257,7 +262,8 @@ def _set_attributes(db: sqlite3.Connection, number: int, act: SetAttributes) -> 
         [(number, name) for name in act.changed],
     )
     db.executemany(
-        "INSERT INTO attribute (name, value, instance) VALUES (?, ?, ?)",
+        "INSERT INTO attribute (name, value, created, instance)"
+        " SELECT ?, ?, created, id FROM instance WHERE id = ?",
         [
             (name, searchable(value), number)
             for name, value in act.changed.items()

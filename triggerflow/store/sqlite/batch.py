@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any, Final
 
 from triggerflow.store.operations import (
+    Advance,
     Append,
     Batch,
     Block,
@@ -13,6 +14,7 @@ from triggerflow.store.operations import (
     Dispatch,
     Heartbeat,
     Outcome,
+    Redispatch,
     Release,
     Send,
     Start,
@@ -20,19 +22,21 @@ from triggerflow.store.operations import (
     Turn,
     Unblock,
     Verdict,
-    Watched,
 )
 from triggerflow.store.sqlite import (
+    advances,
     arrivals,
     claims,
     messages,
     progress,
+    redispatches,
     tasks,
     turns,
     waits,
     workers,
 )
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Watched
 
 _NEEDS_WORKER: Final = (
     Heartbeat,
@@ -40,6 +44,7 @@ _NEEDS_WORKER: Final = (
     Block,
     TaskHeartbeat,
     FinishTask,
+    Advance,
     Release,
     Claim,
     ClaimTasks,
@@ -82,6 +87,10 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         arrivals.start(db, worker, groups[Start], outcomes)
     if Dispatch in groups:
         arrivals.dispatch(db, groups[Dispatch], outcomes)
+    if Redispatch in groups:
+        redispatches.redispatch(db, groups[Redispatch], outcomes)
+    if Advance in groups and worker is not None:
+        advances.advance(db, worker, groups[Advance], outcomes)
     if Send in groups:
         messages.send(
             db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes

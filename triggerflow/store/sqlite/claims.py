@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.records import SUSPECT, Claimed
-from triggerflow.store.sqlite import progress, requests
+from triggerflow.store.sqlite import admission, progress, requests
 from triggerflow.store.sqlite.reads import inbox_of, log_of, next_due
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ def claim(
 
 def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
     _know(db, op.flows)
-    db.execute(
-        "UPDATE instance SET status = 'running' WHERE id IN (SELECT id FROM instance"
-        " WHERE status = 'waiting' AND due IS NOT NULL AND due <= ? ORDER BY due LIMIT ?)",
-        (op.now, op.limit),
-    )
+    _wake_due(db, op)
     numbers, suspects, more = _runnable(db, op)
     claimed: tuple[Claimed, ...] = ()
     if numbers:
@@ -53,6 +49,20 @@ def _claim(db: sqlite3.Connection, worker: int, op: Claim) -> Outcome:
     )
 
 
+def _wake_due(db: sqlite3.Connection, op: Claim) -> None:
+    """What is parked until now becomes runnable; what is held until now goes on."""
+    due = db.execute(
+        "SELECT id, held FROM instance WHERE status = 'waiting' AND due IS NOT NULL"
+        " AND due <= ? ORDER BY due LIMIT ?",
+        (op.now, op.limit),
+    ).fetchall()
+    db.executemany(
+        "UPDATE instance SET status = 'running' WHERE id = ?",
+        [(number,) for number, held in due if not held],
+    )
+    admission.go_on(db, [(number, held) for number, held in due if held], op.now)
+
+
 def _know(db: sqlite3.Connection, flows: frozenset[tuple[str, int]]) -> None:
     """The worker's flows as a table of this connection."""
     db.execute(
@@ -71,7 +81,7 @@ _KNOWN = (
 _UNTRIED = "NOT EXISTS (SELECT 1 FROM tried t WHERE t.instance = instance.id AND t.build = ?)"
 _FREE = (
     "SELECT id FROM instance WHERE status = 'running' AND owner IS NULL"
-    f" AND {_KNOWN} AND {_UNTRIED} AND crashes {{}} ? ORDER BY id LIMIT ?"
+    f" AND {_KNOWN} AND {_UNTRIED} AND crashes {{}} ? ORDER BY priority DESC, id LIMIT ?"
 )
 
 _BLOCKED = (

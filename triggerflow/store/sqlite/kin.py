@@ -1,20 +1,29 @@
-"""Writing between instances: what a child's end tells its parent, and cancels downwards."""
+"""Writing between instances: what a child's end tells its parent, and cancels downwards.
+
+A message that reaches an instance wakes it. One that is held is not woken, and a cancel ends
+it there and then: none of its code has anything to clean up.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
+from triggerflow.core.codec import ValueCodec
+from triggerflow.core.failure import Failure
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import waking
+from triggerflow.store.sqlite import gathering, places, requests, waking
+from triggerflow.store.sqlite.progress import clear_instances
 
 if TYPE_CHECKING:
     import sqlite3
 
 # Instance, kind, name, payload, time.
 Letter = tuple[int, str, str, bytes, float]
-Told = list[tuple[int, int | None]]
 
 _INSERT: Final = "INSERT INTO inbox (instance, kind, name, payload, at) VALUES (?, ?, ?, ?, ?)"
 # None, encoded: a cancel carries nothing.
@@ -29,19 +38,120 @@ def is_there(db: sqlite3.Connection, id: str) -> bool:
     return found is not None
 
 
+@attrs.define
+class Told:
+    """Whom a write concerns beside those that it was about.
+
+    Attributes:
+        owners: (number, owner) of instances that got a message or became runnable.
+        ended: public ids of those that ended without a turn.
+    """
+
+    owners: list[tuple[int, int | None]] = attrs.field(factory=list)
+    ended: list[str] = attrs.field(factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.owners or self.ended)
+
+    def add(self, other: Told) -> None:
+        """These, too."""
+        self.owners += other.owners
+        self.ended += other.ended
+
+    def woken(self, admitted: places.Admitted) -> None:
+        """These were admitted: they wait for an owner."""
+        self.owners += [(number, None) for number in admitted]
+
+
 def post(db: sqlite3.Connection, letters: Sequence[Letter]) -> Told:
-    """Put messages into inboxes, and wake whom they are for (see `waking`)."""
+    """Put messages into inboxes, and wake whom they are for (see `waking`).
+
+    A cancel ends one that is held.
+    """
+    told = Told()
+    while letters and any(kind == "cancel" for _, kind, *_ in letters):
+        held = _held(db, letters)
+        if not held:
+            break
+        more = end_at_once(db, held, told)
+        letters = [*(each for each in letters if each[0] not in held), *more]
     if not letters:
-        return []
+        return told
     db.executemany(_INSERT, letters)
     numbers = waking.wake(db, [letter[:3] for letter in letters])
-    return [
-        (number, owner)
-        for number, owner in db.execute(
-            "SELECT id, owner FROM instance WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps(numbers),),
+    told.owners += db.execute(
+        "SELECT id, owner FROM instance WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(numbers),),
+    ).fetchall()
+    return told
+
+
+@cache
+def cancelled_while_held() -> bytes:
+    """The failure of an instance that was cancelled before it was admitted."""
+    failure = Failure("FlowCancelled", "cancelled while it was held", kind="cancelled")
+    return ValueCodec().encode(failure.to_record())
+
+
+def _held(db: sqlite3.Connection, letters: Iterable[Letter]) -> dict[int, tuple[bytes, float]]:
+    """Those who are to be cancelled and are held: number -> failure record and time."""
+    cancelled = {number: at for number, kind, _, _, at in letters if kind == "cancel"}
+    return {
+        number: (cancelled_while_held(), cancelled[number])
+        for (number,) in db.execute(
+            "SELECT id FROM instance WHERE id IN (SELECT value FROM json_each(?))"
+            " AND held > 0 AND status = 'waiting'",
+            (json.dumps(list(cancelled)),),
+        ).fetchall()
+    }
+
+
+def end_at_once(
+    db: sqlite3.Connection, ending: dict[int, tuple[bytes, float]], told: Told
+) -> list[Letter]:
+    """End instances as cancelled, whatever they were at.
+
+    Args:
+        ending: number -> failure record and time.
+        told: gets who became runnable by it, and their ids.
+
+    Returns:
+        What their parents and children must hear.
+    """
+    rows = [(number,) for number in ending]
+    db.executemany(
+        "UPDATE instance SET status = 'cancelled', owner = NULL, value = ?, ended = ?,"
+        " due = NULL, cause = NULL, reason = NULL, held = 0 WHERE id = ?",
+        [(value, at, number) for number, (value, at) in ending.items()],
+    )
+    db.executemany("DELETE FROM tried WHERE instance = ?", rows)
+    db.executemany("DELETE FROM wait WHERE instance = ?", rows)
+    requests.clear(db, rows)
+    clear_inboxes(db, list(ending))
+    clear_instances(db, rows)
+    for number in ending:
+        gathering.drop(db, number)
+    told.ended += [
+        id
+        for (id,) in db.execute(
+            "SELECT public_id FROM instance WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ending)),),
         )
     ]
+    admitted: places.Admitted = {}
+    places.release(db, [(number, False) for number in ending], admitted)
+    told.woken(admitted)
+    letters = cancel_children(db, [(number, at) for number, (_, at) in ending.items()], NONE)
+    ended = [(number, "cancelled", value, at) for number, (value, at) in ending.items()]
+    return letters + tell_parents(db, ended)
+
+
+def clear_inboxes(db: sqlite3.Connection, numbers: list[int]) -> None:
+    """Nobody reads these messages any more."""
+    rows = [(number,) for number in numbers]
+    # Two statements, since each has an index of its own.
+    db.executemany("DELETE FROM inbox WHERE instance = ? AND consumed = 0", rows)
+    db.executemany("DELETE FROM inbox WHERE instance = ? AND dedup IS NOT NULL", rows)
 
 
 def tell_parents(

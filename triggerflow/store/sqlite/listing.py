@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from triggerflow.store.records import InstanceRecord
 
 _UNHAPPY: Final = ("failed", "cancelled")
+# Questions that leave so few that attributes are best looked up for each.
+_NARROW: Final = ("key", "correlation_id", "parent")
+_BY_ATTRIBUTE: Final = INSTANCE.replace(
+    " FROM instance i", " FROM attribute first CROSS JOIN instance i ON i.id = first.instance"
+)
+_HAS: Final = (
+    "EXISTS (SELECT 1 FROM attribute o WHERE o.instance = i.id AND o.name = ? AND o.value = ?)"
+)
 
 
 def instances(
@@ -29,15 +37,27 @@ def instances(
 ) -> list[InstanceRecord]:
     """A page of instances; see `Store.instances`."""
     terms, values = _terms(where)
+    attributes = [
+        each
+        for name, value in (where.get("attributes") or {}).items()
+        for each in (name, searchable(value))
+    ]
+    select, created, number = INSTANCE, "i.created", "i.id"
+    has = [_HAS] * (len(attributes) // 2)
+    if has and not any(where.get(each) for each in _NARROW):
+        # The page is read off the rows of one attribute; the others are looked up for each.
+        select, created, number = _BY_ATTRIBUTE, "first.created", "first.instance"
+        has[0] = "first.name = ? AND first.value = ?"
+    terms, values = has + terms, attributes + values
     if after is not None:
         # The first term alone can be looked up in an index; the second decides.
         mark = "<" if newest_first else ">"
-        terms.append(f"i.created {mark}= ? AND (i.created, i.id) {mark} (?, ?)")
+        terms.append(f"{created} {mark}= ? AND ({created}, {number}) {mark} (?, ?)")
         values += [after[0], *after]
     clause = f" WHERE {' AND '.join(terms)}" if terms else ""
     order = "DESC" if newest_first else "ASC"
     rows = db.execute(
-        f"{INSTANCE}{clause} ORDER BY i.created {order}, i.id {order} LIMIT ?",
+        f"{select}{clause} ORDER BY {created} {order}, {number} {order} LIMIT ?",
         (*values, limit),
     ).fetchall()
     return [record(db, row) for row in rows]
@@ -54,9 +74,6 @@ def _terms(where: Where) -> tuple[list[str], list[Any]]:
         if value is not None:
             terms.append(f"i.{column} = ?")
             values.append(value)
-    for name, wanted in (where.get("attributes") or {}).items():
-        terms.append("i.id IN (SELECT instance FROM attribute WHERE name = ? AND value = ?)")
-        values += [name, searchable(wanted)]
     if where.get("namespace"):
         terms.append("i.namespace <> ''")
     if where.get("parent") is not None:

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import kin, requests, tasks, waits, waking
-from triggerflow.store.sqlite.arrivals import next_number
-from triggerflow.store.sqlite.progress import clear_instances
-from triggerflow.store.sqlite.turns import clear_inboxes
+from triggerflow.store.sqlite import kin, places, tasks, waking
+from triggerflow.store.sqlite.incoming import next_number
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,7 +26,7 @@ def send(
     targets = {
         row[1]: list(row)
         for row in db.execute(
-            "SELECT id, public_id, status, owner, cancelled, generation FROM instance"
+            "SELECT id, public_id, status, owner, cancelled, generation, held FROM instance"
             " WHERE public_id IN (SELECT value FROM json_each(?))",
             (ids,),
         )
@@ -43,7 +41,13 @@ def send(
         if refused is not None or target is None:
             outcomes[index] = refused
             continue
-        number, public_id, status, owner, *_ = target
+        number, public_id, status, owner, *_, held = target
+        if op.kind == "cancel" and held:
+            # None of its code has run: there is nothing to wake for it.
+            told = kin.post(db, [(number, op.kind, op.name, op.payload, op.at)])
+            target[2] = "cancelled"
+            outcomes[index] = _applied(public_id, number, told)
+            continue
         if op.kind == "cancel":
             target[4] = 1
             cancelled.append((number,))
@@ -61,6 +65,11 @@ def send(
                 " value = NULL WHERE id = ?",
                 (number,),
             )
+            if places.asks_for_any(db, number):
+                # It gave its places back when it failed.
+                admitted: places.Admitted = {}
+                places.proceed(db, number, admitted)
+                target[6] = 0 if number in admitted else places.FOR_A_PLACE
         elif owner is None or owner != worker:
             woken.append((number, op.kind, op.name))
         outcomes[index] = Outcome(
@@ -82,7 +91,7 @@ _INSERT = (
 def _refused(db: sqlite3.Connection, op: Send, target: list[Any] | None) -> Outcome | None:
     if target is None:
         return Outcome(Verdict.GONE)
-    number, public_id, status, _, cancelled, generation = target
+    number, public_id, status, _, cancelled, generation, held = target
     if op.kind == "retry":
         if status != "failed":
             return Outcome(Verdict.CONFLICT, instance=public_id, detail=status)
@@ -93,7 +102,7 @@ def _refused(db: sqlite3.Connection, op: Send, target: list[Any] | None) -> Outc
         return Outcome(Verdict.GONE, instance=public_id, detail=status)
     if op.generation not in (None, generation):
         return Outcome(Verdict.CONFLICT, instance=public_id, detail="generation")
-    if op.kind == "cancel" and cancelled:
+    if op.kind == "cancel" and cancelled and not held:
         return Outcome(Verdict.DUPLICATE, instance=public_id, number=number)
     if op.dedup is not None:
         known = db.execute(
@@ -147,23 +156,19 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
     number, status, owner = row
     if status in ENDED:
         return Outcome(Verdict.GONE, instance=op.instance, detail=status)
-    db.execute(
-        "UPDATE instance SET status = 'cancelled', owner = NULL, value = ?, ended = ?,"
-        " due = NULL, cause = NULL, reason = NULL WHERE id = ?",
-        (op.value, op.at, number),
-    )
-    db.execute("DELETE FROM tried WHERE instance = ?", (number,))
-    waits.clear_instances(db, [(number,)])
-    requests.clear(db, [(number,)])
+    told = kin.Told()
+    letters = kin.end_at_once(db, {number: (op.value, op.at)}, told)
     tasks.clear_instances(db, [(number,)])
-    clear_inboxes(db, [number])
-    clear_instances(db, [(number,)])
-    letters = kin.cancel_children(db, [(number, op.at)], kin.NONE)
-    letters += kin.tell_parents(db, [(number, "cancelled", op.value, op.at)])
+    told.add(kin.post(db, letters))
+    return _applied(op.instance, number, told, owner)
+
+
+def _applied(instance: str, number: int, told: kin.Told, owner: int | None = None) -> Outcome:
     return Outcome(
         Verdict.APPLIED,
-        instance=op.instance,
+        instance=instance,
         number=number,
         owner=owner,
-        told=tuple(kin.post(db, letters)),
+        told=tuple(told.owners),
+        ended=tuple(told.ended),
     )

@@ -12,12 +12,10 @@ from triggerflow.core.log import IN_ROWS
 from triggerflow.store.records import (
     ActivityRecord,
     Counts,
-    FiringRecord,
     InboxRow,
     InstanceRecord,
     LogRecord,
     OutboxRow,
-    TriggerRecord,
 )
 from triggerflow.store.sqlite.requests import whole
 
@@ -32,7 +30,10 @@ INSTANCE = (
     "SELECT i.id, i.public_id, i.flow, i.version, i.status, i.namespace, i.key,"
     " i.correlation_id, p.public_id, i.generation, i.log_length, i.pending, i.due, i.owner,"
     " i.crashes, i.cause, i.reason, i.value, i.attributes, i.created, i.ended, i.started,"
-    " g.input, g.seed, a.cid, t.name, t.cid, g.positions, i.turns FROM instance i"
+    " g.input, g.seed, a.cid, t.name, t.cid, g.positions, i.turns, i.priority, i.held,"
+    " CASE i.held WHEN 0 THEN NULL WHEN 3 THEN NULL"
+    " WHEN 4 THEN (SELECT w.key FROM place w WHERE w.instance = i.id AND w.state = 1)"
+    " ELSE (SELECT c.key FROM gathering c WHERE c.instance = i.id) END FROM instance i"
     " JOIN generation g ON g.instance = i.id AND g.generation = i.generation"
     " LEFT JOIN instance p ON p.id = i.parent LEFT JOIN activity a ON a.seq = i.activity"
     " LEFT JOIN trigger_spec t ON t.id = i.trigger_spec"
@@ -105,31 +106,30 @@ def inbox_after(db: sqlite3.Connection, number: int, after: int) -> list[InboxRo
     return [InboxRow(*row) for row in rows]
 
 
-def activity(db: sqlite3.Connection, cid: str) -> ActivityRecord | None:
+_ACTIVITY = (
+    "SELECT seq, cid, types, actors, document, received, namespace, source, depth,"
+    " received_digest FROM activity"
+)
+
+
+def activity(db: sqlite3.Connection, cid: str, namespace: str) -> ActivityRecord | None:
     """One activity by its CID."""
     row = db.execute(
-        "SELECT seq, cid, types, actors, document, received FROM activity WHERE cid = ?",
-        (cid,),
+        f"{_ACTIVITY} WHERE cid = ? AND namespace = ?", (cid, namespace)
     ).fetchone()
     return None if row is None else ActivityRecord(*row)
 
 
-def firings_of(db: sqlite3.Connection, cid: str) -> list[FiringRecord]:
-    """An activity's firings, in the order in which they were written."""
-    rows = db.execute(
-        "SELECT t.name, t.cid, f.instance, f.error, f.outcome, f.at, f.registry"
-        " FROM activity a JOIN firing f ON f.activity = a.seq"
-        " JOIN trigger_spec t ON t.id = f.trigger_spec WHERE a.cid = ? ORDER BY f.id",
-        (cid,),
-    )
-    return [FiringRecord(*row) for row in rows]
+def newest_activities(db: sqlite3.Connection, limit: int) -> list[ActivityRecord]:
+    """The last activities, the newest first."""
+    rows = db.execute(f"{_ACTIVITY} ORDER BY seq DESC LIMIT ?", (limit,))
+    return [ActivityRecord(*row) for row in rows]
 
 
 def activities(db: sqlite3.Connection, after: int, limit: int) -> list[ActivityRecord]:
     """Activities above a sequence number, in order; see `Store.activities`."""
     rows = db.execute(
-        "SELECT seq, cid, types, actors, document, received FROM activity"
-        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        f"{_ACTIVITY} WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),
     )
     found = []
@@ -158,23 +158,15 @@ def searchable(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def triggers(db: sqlite3.Connection, at: int | None = None) -> tuple[TriggerRecord, ...]:
-    """Active triggers, or those of an earlier generation, in order of registration."""
-    rows = db.execute(
-        "SELECT id, cid, name, spec, state FROM trigger_spec WHERE CASE WHEN ?1 IS NULL"
-        " THEN state = 'active' ELSE registry <= ?1 AND coalesce(retired, ?1 + 1) > ?1 END"
-        " ORDER BY id",
-        (at,),
-    )
-    return tuple(TriggerRecord(*row) for row in rows)
-
-
 def outbox(db: sqlite3.Connection, limit: int, after: int) -> list[OutboxRow]:
     """Deferred dispatches, oldest first."""
     rows = db.execute(
-        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec FROM outbox o"
+        "SELECT o.id, o.activity, a.cid, a.document, o.registry, t.cid, t.spec, a.types,"
+        " a.actors, a.source, a.namespace, a.depth, t.options, p.state FROM outbox o"
         " JOIN activity a ON a.seq = o.activity"
         " LEFT JOIN trigger_spec t ON t.id = o.trigger_spec"
+        " LEFT JOIN trigger_past p ON p.trigger_spec = o.trigger_spec"
+        " AND p.since <= o.registry AND p.until > o.registry"
         " WHERE o.id > ? ORDER BY o.id LIMIT ?",
         (after, limit),
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.records import ENDED, Position, Pruned, RemovedRecord
-from triggerflow.store.sqlite.turns import clear_inboxes
+from triggerflow.store.sqlite.kin import clear_inboxes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,6 +27,9 @@ OWNED: Final = (
     "task_answer",
     "progress",
     "attribute",
+    "place",
+    "gathering",
+    "gathered",
 )
 
 # The log rows of so many are removed in one transaction, and of one instance at least: it
@@ -88,6 +91,11 @@ def prune(
             if activity is not None
         ],
     )
+    db.executemany(
+        "UPDATE firing SET removed = ? WHERE trigger_spec = ?"
+        " AND activity IN (SELECT activity FROM gathered WHERE instance = ?)",
+        [(now, trigger, number) for number, _, _, _, _, trigger, _ in found],
+    )
     clear_inboxes(db, [number for (number,) in numbers])
     for table in OWNED:
         db.executemany(f"DELETE FROM {table} WHERE instance = ?", numbers)
@@ -97,7 +105,9 @@ def prune(
 
 _OLD_DOCUMENTS: Final = (
     "SELECT a.seq, a.received, EXISTS (SELECT 1 FROM outbox o WHERE o.activity = a.seq)"
-    " FROM activity a WHERE a.document IS NOT NULL AND a.received < ?"
+    " OR EXISTS (SELECT 1 FROM firing f WHERE f.activity = a.seq"
+    " AND (f.outcome = 'paused' OR f.due IS NOT NULL)) FROM activity a"
+    " WHERE a.document IS NOT NULL AND a.received < ?"
     " AND (a.received, a.seq) > (?, ?) ORDER BY a.received, a.seq LIMIT ?"
 )
 
@@ -107,7 +117,7 @@ def old_documents(
 ) -> tuple[list[tuple[int]], Position | None]:
     """A page of documents to take; see `Store.prune_documents`."""
     rows = db.execute(_OLD_DOCUMENTS, (before, *(after or _FIRST), limit)).fetchall()
-    # Where the dispatch was put off, a worker will need the document.
+    # Where the dispatch was put off, or will be tried again, a worker needs the document.
     found = [(seq,) for seq, _, needed in rows if not needed]
     return found, (rows[-1][1], rows[-1][0]) if len(rows) == limit else None
 
@@ -124,9 +134,11 @@ def prune_documents(
 def removed(db: sqlite3.Connection, prefix: str) -> RemovedRecord | None:
     """The one removed instance whose id begins so; see `Store.removed`."""
     rows = db.execute(
-        "SELECT f.instance, a.cid, t.name, f.removed FROM firing f"
+        # Several activities may have been gathered in it: the first one opened it.
+        "SELECT f.instance, a.cid, t.name, f.removed, min(f.id) FROM firing f"
         " JOIN activity a ON a.seq = f.activity JOIN trigger_spec t ON t.id = f.trigger_spec"
-        " WHERE f.removed IS NOT NULL AND f.instance >= ? AND f.instance < ? LIMIT 2",
+        " WHERE f.removed IS NOT NULL AND f.instance >= ? AND f.instance < ?"
+        " GROUP BY f.instance LIMIT 2",
         (prefix, prefix + "\U0010ffff"),
     ).fetchall()
-    return RemovedRecord(*rows[0]) if len(rows) == 1 else None
+    return RemovedRecord(*rows[0][:4]) if len(rows) == 1 else None

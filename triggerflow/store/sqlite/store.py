@@ -13,15 +13,16 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from triggerflow.errors import StoreError
 from triggerflow.store.records import Pruned
 from triggerflow.store.sqlite import (
+    arrivals,
+    fired,
     listing,
     progress,
     reads,
-    registry,
     retention,
     schema,
     tasks,
@@ -32,9 +33,10 @@ from triggerflow.store.sqlite import (
 from triggerflow.store.sqlite.batch import carry_out
 from triggerflow.store.sqlite.locks import LockFile, NoLocks, lock_file
 from triggerflow.store.sqlite.transactions import Transactions
+from triggerflow.store.sqlite.triggers import Triggers
 
 if TYPE_CHECKING:
-    from triggerflow.store.operations import Batch, Outcome
+    from triggerflow.store.operations import Append, Batch, Outcome
     from triggerflow.store.records import (
         ActivityRecord,
         Counts,
@@ -47,15 +49,13 @@ if TYPE_CHECKING:
         Position,
         ProgressRecord,
         RemovedRecord,
-        Standing,
         TaskCount,
         TaskRecord,
-        TriggerRecord,
-        WaitRecord,
         Where,
         WorkerRecord,
     )
     from triggerflow.store.transactions import Transact, Work
+    from triggerflow.store.waits import Standing, WaitRecord
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ _PRAGMAS: Final = (
 )
 
 
-class SqliteStore:
+class SqliteStore(Triggers):
     """One SQLite file. See `triggerflow.store.protocol.Store` for what the methods promise."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -163,6 +163,10 @@ class SqliteStore:
         """Carry out a batch in one transaction; see `Store.commit`."""
         return self._write(lambda db: carry_out(db, batch))
 
+    def rehearse(self, append: Append, proposed: Sequence[NewTrigger] = ()) -> Outcome:
+        """Carry out an append and take it back; see `Store.rehearse`."""
+        return self._write(lambda db: arrivals.rehearse(db, append, proposed), keep=False)
+
     def register_worker(
         self,
         *,
@@ -199,10 +203,6 @@ class SqliteStore:
         return self._write(
             lambda db: workers.reap(db, silent=silent or {}, alive=self._lock().alive)
         )
-
-    def sync_triggers(self, triggers: Sequence[NewTrigger], *, now: float) -> int:
-        """Make triggers current; see `Store.sync_triggers`."""
-        return self._write(lambda db: registry.sync(db, triggers, now))
 
     def transact(
         self, step: Transact, work: Work, *, gave_up: Callable[[], None] = lambda: None
@@ -253,20 +253,6 @@ class SqliteStore:
         changed = version != self._version
         self._version = version
         return changed
-
-    def registry(self) -> tuple[int, tuple[TriggerRecord, ...]]:
-        """Generation and active triggers; see `Store.registry`."""
-
-        def both(db: sqlite3.Connection) -> tuple[int, tuple[TriggerRecord, ...]]:
-            # One snapshot: the generation must be the one of these triggers.
-            with _snapshot(db):
-                return registry.generation(db), reads.triggers(db)
-
-        return self._read(both)
-
-    def triggers_at(self, registry: int) -> tuple[TriggerRecord, ...]:
-        """See `Store.triggers_at`."""
-        return self._read(lambda db: reads.triggers(db, registry))
 
     def instance(self, id: str) -> InstanceRecord | None:
         """See `Store.instance`."""
@@ -319,13 +305,38 @@ class SqliteStore:
             return []
         return self._write(lambda db: _woken(db, worker))
 
-    def activity(self, cid: str) -> ActivityRecord | None:
+    def activity(self, cid: str, namespace: str = "") -> ActivityRecord | None:
         """See `Store.activity`."""
-        return self._read(lambda db: reads.activity(db, cid))
+        return self._read(lambda db: reads.activity(db, cid, namespace))
 
-    def firings(self, cid: str) -> list[FiringRecord]:
+    def newest_activities(self, limit: int) -> list[ActivityRecord]:
+        """See `Store.newest_activities`."""
+        return self._read(lambda db: reads.newest_activities(db, limit))
+
+    def firings(self, cid: str, namespace: str = "") -> list[FiringRecord]:
         """See `Store.firings`."""
-        return self._read(lambda db: reads.firings_of(db, cid))
+        return self._read(lambda db: fired.firings_of(db, cid, namespace))
+
+    def fired(
+        self,
+        *,
+        activity: str | None = None,
+        trigger: str | None = None,
+        outcome: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[FiringRecord]:
+        """See `Store.fired`."""
+        return self._read(
+            lambda db: fired.fired(
+                db,
+                activity=activity,
+                trigger=trigger,
+                outcome=outcome,
+                after=after,
+                limit=limit,
+            )
+        )
 
     def outbox(self, limit: int, after: int = 0) -> list[OutboxRow]:
         """See `Store.outbox`."""
@@ -405,13 +416,13 @@ class SqliteStore:
 
     # --- the two connections
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _write(self, work: Callable[[sqlite3.Connection], T], *, keep: bool = True) -> T:
         with self._write_guard, self._lock().turn(), self._worded():
             db = self._writer()
             db.execute("BEGIN IMMEDIATE")
             try:
                 found = work(db)
-                db.execute("COMMIT")
+                db.execute("COMMIT" if keep else "ROLLBACK")
             except BaseException:
                 # A failed COMMIT may have ended the transaction already.
                 if db.in_transaction:
@@ -453,15 +464,6 @@ class SqliteStore:
         if self._locks is None:
             raise StoreError(self.url, "is not open")
         return self._locks
-
-
-@contextlib.contextmanager
-def _snapshot(db: sqlite3.Connection) -> Any:
-    db.execute("BEGIN")
-    try:
-        yield
-    finally:
-        db.execute("COMMIT")
 
 
 def _woken(db: sqlite3.Connection, worker: int) -> list[tuple[int, list[InboxRow]]]:

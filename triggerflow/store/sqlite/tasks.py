@@ -199,9 +199,8 @@ def finish(
             won.append((index, op))
     for _, op in won:
         _answer(db, op)
-    owners = dict(
-        kin.post(db, [(op.number, "task", op.tag, op.payload, op.at) for _, op in won])
-    )
+    letters = [(op.number, "task", op.tag, op.payload, op.at) for _, op in won]
+    owners = dict(kin.post(db, letters).owners)
     for index, op in won:
         told = ((op.number, owners.get(op.number)),)
         outcomes[index] = Outcome(Verdict.APPLIED, number=op.number, told=told)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import acts, generations, kin, requests, tasks, waits, waking
+from triggerflow.store.sqlite import (
+    acts,
+    generations,
+    kin,
+    places,
+    requests,
+    tasks,
+    waits,
+    waking,
+)
 from triggerflow.store.sqlite.progress import clear, clear_instances
 
 if TYPE_CHECKING:
@@ -68,7 +77,7 @@ def turns(
 def _write(
     db: sqlite3.Connection, worker: int, won: list[tuple[int, Turn]], outcomes: list[Any]
 ) -> None:
-    told: kin.Told = []
+    told = kin.Told()
     emitted: set[int] = set()
     if any(op.acts or op.status in ENDED for _, op in won):
         told, emitted = acts.carry_out(db, worker, won)
@@ -77,13 +86,6 @@ def _write(
     for index, op in won:
         if op.number in woken:
             outcomes[index] = _WOKEN
-    if told or emitted:
-        # One turn passes on what the whole batch has told.
-        first = won[0][0]
-        woke = outcomes[first].woken
-        outcomes[first] = Outcome(
-            Verdict.APPLIED, woken=woke, told=tuple(told), emitted=bool(emitted)
-        )
     entries = [
         (
             op.number,
@@ -141,17 +143,24 @@ def _write(
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.
-    clear_inboxes(
+    kin.clear_inboxes(
         db, [op.number for op in leaving if op.status in ENDED and op.status != "failed"]
     )
-
-
-def clear_inboxes(db: sqlite3.Connection, numbers: list[int]) -> None:
-    """Nobody reads these messages any more."""
-    rows = [(number,) for number in numbers]
-    # Two statements, since each has an index of its own.
-    db.executemany("DELETE FROM inbox WHERE instance = ? AND consumed = 0", rows)
-    db.executemany("DELETE FROM inbox WHERE instance = ? AND dedup IS NOT NULL", rows)
+    if ended:
+        over = [(op.number, op.status == "failed") for op in leaving if op.status in ENDED]
+        admitted: places.Admitted = {}
+        places.release(db, over, admitted)
+        told.woken(admitted)
+    if told or emitted:
+        # One turn passes on what the whole batch has told.
+        first = won[0][0]
+        outcomes[first] = Outcome(
+            Verdict.APPLIED,
+            woken=outcomes[first].woken,
+            told=tuple(told.owners),
+            ended=tuple(told.ended),
+            emitted=bool(emitted),
+        )
 
 
 def _leave(db: sqlite3.Connection, worker: int, leaving: list[Turn]) -> None:

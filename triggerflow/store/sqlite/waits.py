@@ -15,23 +15,25 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.operations import Outcome, Verdict
-from triggerflow.store.records import ENDED, Standing, WaitRecord
+from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import kin
+from triggerflow.store.waits import Standing, WaitRecord
 
 if TYPE_CHECKING:
     import sqlite3
 
     from triggerflow.store.acts import OpenWait
-    from triggerflow.store.newcomer import NewWait
-    from triggerflow.store.operations import Hit, Watched
+    from triggerflow.store.waits import Hit, NewWait, Watched
 
 # So many paths are named; with more of them a document is looked at whole.
 _MOST_PATHS: Final = 1000
 # Tags of waits that no effect of the flow stands behind; their generation is 0.
 _CANCEL: Final = "cancel_on#{}"
 _COLUMNS: Final = (
-    "w.id, w.instance, w.generation, w.tag, w.action, w.pattern, w.digest, w.scanned, w.upto"
+    "w.id, w.instance, w.generation, w.tag, w.action, w.pattern, w.digest, w.scanned, w.upto,"
+    " i.namespace"
 )
+_FROM: Final = "FROM wait w JOIN instance i ON i.id = w.instance"
 
 
 # --- opening and closing
@@ -108,6 +110,7 @@ def watch(
     """Decide and write what activities met; see `operations.Watched`."""
     for index, op in items:
         letters = [letter for hit in op.hits for letter in _hit(db, hit, op.at)]
+        told = kin.post(db, letters)
         if op.caught_up:
             db.execute(
                 "UPDATE wait SET scanned = max(scanned, ?)"
@@ -118,7 +121,9 @@ def watch(
             _fall_behind(db, wait, op.position)
         if op.newest is not None:
             _move(db, op.position, op.newest)
-        outcomes[index] = Outcome(Verdict.APPLIED, told=tuple(kin.post(db, letters)))
+        outcomes[index] = Outcome(
+            Verdict.APPLIED, told=tuple(told.owners), ended=tuple(told.ended)
+        )
 
 
 def _hit(db: sqlite3.Connection, hit: Hit, at: float) -> list[kin.Letter]:
@@ -199,7 +204,8 @@ def waits_under(
         " ON x.path = json_extract(k.value, '$[0]')"
         " AND x.value = json_extract(k.value, '$[1]')"
         " AND x.wait > json_extract(k.value, '$[2]')"
-        " CROSS JOIN wait w ON w.id = x.wait LIMIT ?",
+        " CROSS JOIN wait w ON w.id = x.wait CROSS JOIN instance i"
+        " ON i.id = w.instance LIMIT ?",
         (json.dumps(pivots), limit),
     )
     return [(index, WaitRecord(*row)) for index, *row in rows]
@@ -214,7 +220,7 @@ def waits_behind(
     else:
         where, order, first = "(w.scanned, w.id) > (?, ?)", "ASC", (-1, 0)
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM wait w WHERE w.scanned < w.upto AND {where}"
+        f"SELECT {_COLUMNS} {_FROM} WHERE w.scanned < w.upto AND {where}"
         f" ORDER BY w.scanned {order}, w.id {order} LIMIT ?",
         (*(after or first), limit),
     )
@@ -224,7 +230,7 @@ def waits_behind(
 def waits(db: sqlite3.Connection, after: int, limit: int) -> list[WaitRecord]:
     """Open waits by id; see `Store.waits`."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM wait w WHERE w.id > ? ORDER BY w.id LIMIT ?", (after, limit)
+        f"SELECT {_COLUMNS} {_FROM} WHERE w.id > ? ORDER BY w.id LIMIT ?", (after, limit)
     )
     return [WaitRecord(*row) for row in rows]
 
@@ -232,6 +238,6 @@ def waits(db: sqlite3.Connection, after: int, limit: int) -> list[WaitRecord]:
 def waits_of(db: sqlite3.Connection, number: int) -> list[WaitRecord]:
     """The open waits of an instance; see `Store.waits_of`."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM wait w WHERE w.instance = ? ORDER BY w.id", (number,)
+        f"SELECT {_COLUMNS} {_FROM} WHERE w.instance = ? ORDER BY w.id", (number,)
     )
     return [WaitRecord(*row) for row in rows]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def wake(db: sqlite3.Connection, messages: Iterable[tuple[int, str, str]]) -> list[int]:
     """Wake the instances that these messages are for.
 
-    A parked instance becomes runnable; an owned one is told by its owner; a blocked one stays.
+    A parked instance becomes runnable; an owned one is told by its owner; a blocked or held one
+    stays.
 
     Args:
         messages: number of the instance, kind and name.
@@ -36,8 +37,8 @@ def wake(db: sqlite3.Connection, messages: Iterable[tuple[int, str, str]]) -> li
             woken[number] = None
     woken.update(dict.fromkeys(_interested(db, names)))
     db.executemany(
-        "UPDATE instance SET wake = 1,"
-        " status = CASE status WHEN 'waiting' THEN 'running' ELSE status END WHERE id = ?",
+        "UPDATE instance SET wake = 1, status = CASE WHEN status = 'waiting' AND held = 0"
+        " THEN 'running' ELSE status END WHERE id = ?",
         [(number,) for number in woken],
     )
     return list(woken)

@@ -66,6 +66,14 @@ def hand_back(db: sqlite3.Connection, worker: int) -> None:
         "UPDATE instance SET owner = NULL WHERE owner = ? AND status = 'running'", (worker,)
     )
     tasks.hand_back(db, worker)
+    _free_walks(db, worker)
+
+
+def _free_walks(db: sqlite3.Connection, worker: int) -> int:
+    found = db.execute(
+        "UPDATE backfill SET owner = NULL WHERE ended IS NULL AND owner = ?", (worker,)
+    )
+    return found.rowcount
 
 
 def reap(
@@ -83,7 +91,7 @@ def reap(
             " WHERE owner = ? AND status = 'running'",
             (worker,),
         ).rowcount
-        held += tasks.free(db, worker, seen)
+        held += tasks.free(db, worker, seen) + _free_walks(db, worker)
         db.execute("UPDATE outbox SET owner = NULL WHERE owner = ?", (worker,))
         remove(db, worker)
     if freed:

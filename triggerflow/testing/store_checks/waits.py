@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from triggerflow.store.acts import CloseWait, ContinueAsNew, OpenWait
-from triggerflow.store.newcomer import NewWait
-from triggerflow.store.operations import (
-    Dispatch,
-    Hit,
-    PlannedFiring,
-    Send,
-    Start,
-    Terminate,
-    Watched,
-)
-from triggerflow.store.records import Claimed, WaitRecord
+from triggerflow.store.operations import Dispatch, PlannedFiring, Send, Start, Terminate
+from triggerflow.store.records import Claimed
+from triggerflow.store.waits import Hit, NewWait, WaitRecord, Watched
 from triggerflow.testing.store_checks.acts import kinds, turn
 from triggerflow.testing.store_checks.bench import (
     NOON,

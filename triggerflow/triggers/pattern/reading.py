@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.errors import PatternError
 from triggerflow.triggers.pattern.addresses import same_address
 from triggerflow.triggers.pattern.alternatives import expanded_size
+from triggerflow.triggers.pattern.complexity import too_complex
 from triggerflow.triggers.pattern.conditions import (
     AnythingBut,
     Conditions,
@@ -32,7 +33,6 @@ from triggerflow.triggers.pattern.scalars import (
     read_scalar,
     scalar_text,
 )
-from triggerflow.triggers.pattern.wildcards import MAX_COMPLEXITY, complexity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -236,13 +236,14 @@ def _operators(
     if plain:
         found.insert(0, Equals(tuple(plain)))
     found += [operators[text] for text in sorted(operators)]
-    wildcards = [
-        each.parts
+    together = [
+        operator.none_of if isinstance(operator, AnythingBut) else (operator,)
         for operator in found
-        for each in (operator.none_of if isinstance(operator, AnythingBut) else (operator,))
-        if isinstance(each, Wildcard)
     ]
-    if wildcards and complexity(wildcards) > MAX_COMPLEXITY:
+    wildcards = [
+        [each.parts for each in pattern if isinstance(each, Wildcard)] for pattern in together
+    ]
+    if any(wildcards) and too_complex(filter(None, wildcards)):
         raise PatternError(
             path_text(keys),
             "the wildcards of this field are too complex",

@@ -1,33 +1,31 @@
-r"""Wildcards: how a text with stars is read, matched, and how complex it may be.
+r"""Wildcards: how a text with stars is read and matched.
 
 ``*`` stands for any characters, none too; ``\*`` and ``\\`` for a star and a backslash.
 Matching takes each part at its first place after the part before: that is right because only
 the parts' order counts, and it never goes back, so that it costs one pass over the value
-whatever the text is. The bound on complexity is EventBridge's, whose automaton would be slow:
-what a single field may hold here, it may hold there.
+whatever the text is. `complexity` says which wildcards are refused all the same.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.triggers.pattern.scalars import OperandError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-# EventBridge's limit: wildcard prefixes that one value can be in the middle of at once.
-MAX_COMPLEXITY = 10
-# Longer wildcards than EventBridge takes as a whole pattern: not worth the look.
-_MAX_LENGTH = 4096
+# A bound that is told in a word. EventBridge has only the measure of `complexity`, which lets
+# nine through where no two parts share a letter.
+MAX_STARS: Final = 8
 
 
 def read_wildcard(text: str) -> tuple[str, ...]:
     r"""The parts between the stars, unescaped.
 
     Raises:
-        OperandError: two stars in a row, or a backslash that escapes neither ``*`` nor ``\``.
+        OperandError: two stars in a row, too many stars, or a backslash that escapes neither
+            ``*`` nor ``\``.
     """
     parts: list[str] = []
     part: list[str] = []
@@ -57,6 +55,11 @@ def read_wildcard(text: str) -> tuple[str, ...]:
             part.append(text[at:stop])
             at = stop - 1
         at += 1
+    if len(parts) > MAX_STARS:
+        raise OperandError(
+            f"found {len(parts)} stars in one wildcard, expected at most {MAX_STARS}",
+            "use fewer stars, or prefix and suffix",
+        )
     return (*parts, "".join(part))
 
 
@@ -83,62 +86,3 @@ def wildcard_test(parts: tuple[str, ...]) -> Callable[[Any], bool]:
         return True
 
     return holds
-
-
-def complexity(wildcards: Iterable[tuple[str, ...]]) -> int:
-    """How many wildcard prefixes one value can be in the middle of at once, at the worst.
-
-    Every star that was passed stays open, and so does each beginning of a part after a star
-    that the last characters read could be: repeated sequences count again. Wildcards of one
-    field that begin differently are never open together.
-
-    Args:
-        wildcards: the parts of each, all for one field.
-    """
-    starred = sorted(parts for parts in set(wildcards) if len(parts) > 1)
-    if sum(len(part) for parts in starred for part in parts) > _MAX_LENGTH:
-        return MAX_COMPLEXITY + 1
-    worst = 1
-    open_together: list[tuple[str, ...]] = []
-    for parts in starred:  # sorted, so that one beginning with another's head comes later
-        while open_together and not parts[0].startswith(open_together[-1][0]):
-            open_together.pop()
-        open_together.append(parts)
-        stars = sum(len(each) - 1 for each in open_together)
-        if stars > MAX_COMPLEXITY:
-            return stars
-        after_stars = [
-            part + ('"' if last else "")  # the end of a value is a character like any other
-            for each in open_together
-            for part, last in zip(each[1:], [False] * (len(each) - 2) + [True], strict=True)
-        ]
-        worst = max(worst, stars + _most_open(after_stars))
-    return worst
-
-
-def _most_open(words: list[str]) -> int:
-    """How many beginnings of these words can end at one place, by Aho and Corasick."""
-    step: list[dict[str, int]] = [{}]
-    words_here = [0]
-    for word in words:
-        node = 0
-        for letter in word:
-            if letter not in step[node]:
-                step[node][letter] = len(step)
-                step.append({})
-                words_here.append(0)
-            node = step[node][letter]
-            words_here[node] += 1
-    suffix = [0] * len(step)
-    total = words_here[:]
-    queue = deque(step[0].values())
-    while queue:
-        node = queue.popleft()
-        for letter, child in step[node].items():
-            back = suffix[node]
-            while back and letter not in step[back]:
-                back = suffix[back]
-            suffix[child] = step[back].get(letter, 0)
-            total[child] += total[suffix[child]]
-            queue.append(child)
-    return max(total)

@@ -33,8 +33,10 @@ CREATE TABLE wait_key (
     PRIMARY KEY (path, value, wait)
 ) WITHOUT ROWID;
 CREATE INDEX wait_key_wait ON wait_key (wait);
--- Waits from before have no pivot: they are held against every activity.
-INSERT INTO wait_key SELECT '', '', id FROM wait;
+-- Waits from before have no pivot: they are held against every activity of their namespace.
+INSERT INTO wait_key
+    SELECT '', CASE i.namespace WHEN '' THEN '' ELSE char(10) || i.namespace END, w.id
+    FROM wait w JOIN instance i ON i.id = w.instance;
 CREATE TRIGGER wait_closed AFTER DELETE ON wait BEGIN
     DELETE FROM wait_key WHERE wait = old.id;
 END;

@@ -1,0 +1,199 @@
+"""Admission: whether an arrival starts something, joins something, or is refused; and when.
+
+Decided in the order of `core.admission_pairs.ORDER`, in the transaction that writes it: first
+whatever may join or refuse, then what acts on others. What is held goes on here too, when its
+time has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from triggerflow.core.codec import list_of
+from triggerflow.store.sqlite import gathering, kin, places
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from triggerflow.core.admission_request import Admission, Pace
+    from triggerflow.store.newcomer import NewInstance
+    from triggerflow.store.sqlite.places import Admitted
+
+# What `instance.held` says of one whose turn comes later.
+THROTTLED: Final = 3
+# How many settled rates each new one sweeps away, and how long after: a clock that is set back
+# by less still finds what is owed.
+_SWEEP: Final = 3
+_REST: Final = 3600.0
+
+
+@attrs.frozen
+class Verdict:
+    """An arrival that starts nothing: it joined an instance, or was refused for a reason."""
+
+    outcome: str
+    instance: str | None
+    reason: str | None
+
+
+@attrs.frozen
+class Standing:
+    """How a new instance begins: held, until then or for a place, or admitted.
+
+    `input` is its input for now, where it is gathered into a list.
+    """
+
+    held: int = 0
+    due: float | None = None
+    input: bytes | None = None
+
+
+def judge(
+    db: sqlite3.Connection,
+    new: NewInstance,
+    asked: Admission,
+    *,
+    activity: int | None,
+    now: float,
+    admitted: Admitted,
+) -> Verdict | None:
+    """What may keep an arrival from starting an instance; None if it is to start one."""
+    gather = asked.gather
+    group = None if gather is None else gathering.find(db, gather, new.input, now)
+    if gather is not None and group is not None:
+        if group.over:
+            _close(db, group.number, now, admitted)
+        else:
+            gathering.join(
+                db,
+                group,
+                gather,
+                input=new.input,
+                activity=activity,
+                chain=new.chain,
+                now=now,
+            )
+            if group.full:
+                _close(db, group.number, now, admitted)
+            return Verdict(gather.joined, group.id, None)
+    for place in asked.places:
+        if place.mode == "skip":
+            holder = places.holder(db, place)
+            if holder is not None:
+                return Verdict("limited", None, f"singleton: {holder} is under way")
+    rate = asked.rate_limit
+    if rate is not None and not _take(db, rate, now):
+        key = f" for the key {rate.key}" if rate.key else ""
+        return Verdict("limited", None, f"rate_limit: {rate}{key} is used up")
+    return None
+
+
+def enter(
+    db: sqlite3.Connection,
+    number: int,
+    new: NewInstance,
+    asked: Admission,
+    *,
+    activity: int | None,
+    now: float,
+    registry: int,
+    told: kin.Told,
+) -> Standing:
+    """Let an instance begin that has a number, and no row yet."""
+    for place in asked.places:
+        if place.mode == "cancel":
+            letters = kin.cancels(db, places.earlier(db, place), now)
+            told.add(kin.post(db, letters))
+    places.reserve(db, number, asked.places, priority=asked.priority, registry=registry)
+    gather = asked.gather
+    input = None
+    if gather is not None:
+        input = list_of([new.input]) if gather.listed else None
+        if gather.size != 1:
+            gathering.open_group(
+                db,
+                number,
+                gather,
+                asked.throttle,
+                input=new.input,
+                activity=activity,
+                now=now,
+            )
+            return Standing(gathering.KINDS[gather.kind], gather.due(now, now), input)
+    turn = now if asked.throttle is None else _reserve(db, asked.throttle, now)
+    if turn > now:
+        return Standing(THROTTLED, turn, input)
+    admitted: Admitted = {}
+    places.proceed(db, number, admitted)
+    held = 0 if admitted.pop(number, 0) is None else places.FOR_A_PLACE
+    told.woken(admitted)
+    return Standing(held, None, input)
+
+
+def go_on(db: sqlite3.Connection, due: Iterable[tuple[int, int]], now: float) -> None:
+    """Held instances whose time has come: (number, what it is held for)."""
+    admitted: Admitted = {}
+    for number, held in due:
+        if held == THROTTLED:
+            places.proceed(db, number, admitted)
+        else:
+            _close(db, number, now, admitted)
+
+
+def _close(db: sqlite3.Connection, number: int, now: float, admitted: Admitted) -> None:
+    """A group is complete: its instance waits for its turn, then for its places."""
+    throttle = gathering.close(db, number)
+    turn = now if throttle is None else _reserve(db, throttle, now)
+    if turn > now:
+        db.execute(
+            "UPDATE instance SET held = ?, due = ? WHERE id = ?", (THROTTLED, turn, number)
+        )
+    else:
+        places.proceed(db, number, admitted)
+
+
+# --- rates
+
+
+def _take(db: sqlite3.Connection, pace: Pace, now: float) -> bool:
+    row = _owed(db, pace)
+    at, debt = row or (now, 0.0)
+    taken = pace.taken(at, debt, now)
+    if taken is not None:
+        _keep(db, pace, now, taken, new=row is None)
+    elif now < at:
+        # The clock was set back: the debt shrinks from here on.
+        _keep(db, pace, now, debt, new=False)
+    return taken is not None
+
+
+def _reserve(db: sqlite3.Connection, pace: Pace, now: float) -> float:
+    row = _owed(db, pace)
+    turn, at, debt = pace.reserved(*(row or (now, 0.0)), now)
+    _keep(db, pace, at, debt, new=row is None)
+    return turn
+
+
+def _owed(db: sqlite3.Connection, pace: Pace) -> tuple[float, float] | None:
+    row: tuple[float, float] | None = db.execute(
+        "SELECT at, debt FROM rate WHERE scope = ? AND key = ?", (pace.scope, pace.key)
+    ).fetchone()
+    return row
+
+
+def _keep(db: sqlite3.Connection, pace: Pace, at: float, debt: float, *, new: bool) -> None:
+    if new:
+        db.execute(
+            "DELETE FROM rate WHERE (scope, key) IN (SELECT scope, key FROM rate"
+            " WHERE settled < ? ORDER BY settled LIMIT ?)",
+            (at - _REST, _SWEEP),
+        )
+    db.execute(
+        "INSERT INTO rate (scope, key, at, debt, settled) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET at = excluded.at, debt = excluded.debt,"
+        " settled = excluded.settled",
+        (pace.scope, pace.key, at, debt, pace.settled(at, debt)),
+    )

@@ -1,0 +1,184 @@
+"""What a planned firing comes to: deduped, held up by a business key, or done.
+
+Decided in the transaction that writes it, so that of two activities which mean one thing
+exactly one fires, whoever appends them and however closely.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from triggerflow.errors import KeyTaken
+from triggerflow.store.firings import DOES, JOINED
+from triggerflow.store.sqlite import kin
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from triggerflow.store.firings import Letter, Once
+    from triggerflow.store.newcomer import NewInstance
+    from triggerflow.store.operations import PlannedFiring
+
+_HOLDER: Final = (
+    "SELECT id, public_id, cancelled FROM instance WHERE namespace = ? AND flow = ?"
+    " AND key = ? AND status IN ('running', 'waiting', 'blocked')"
+)
+
+
+class Decision(NamedTuple):
+    """What becomes of a firing.
+
+    Attributes:
+        instance: public id of what is started, told, or was there already.
+        earlier: sequence number of the activity that fired in its stead.
+        number: of the instance that a letter goes to.
+    """
+
+    outcome: str
+    error: str | None = None
+    instance: str | None = None
+    earlier: int | None = None
+    number: int | None = None
+
+
+Keys = dict[tuple[str, str, str], "NewInstance"]
+
+
+def decide(
+    db: sqlite3.Connection,
+    planned: PlannedFiring,
+    keys: Keys,
+    numbers: dict[str, int],
+    at: float,
+) -> Decision:
+    """Decide one firing; nothing is written.
+
+    Args:
+        keys: business keys that this batch has given out.
+        numbers: public id -> number of the instances of this batch that have one.
+    """
+    if planned.outcome not in DOES:
+        return Decision(planned.outcome, planned.error)
+    if planned.once is not None:
+        row = db.execute(
+            "SELECT activity, instance, until FROM dedup WHERE scope = ? AND key = ?",
+            (planned.once.scope, planned.once.key),
+        ).fetchone()
+        if row is not None and counts(row[2], at):
+            return Decision("deduped", None, row[1], row[0])
+    if planned.letter is not None:
+        return _addressed(db, planned.letter, planned.outcome, keys, numbers)
+    new = planned.instance
+    if new is None:
+        return Decision(planned.outcome)
+    rival = None if new.key is None else holder(db, new, keys)
+    if rival is None:
+        return Decision(planned.outcome, None, new.id)
+    if rival[1]:
+        return Decision("deduped", None, rival[0])
+    return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival[0])))
+
+
+def has_fired(planned: PlannedFiring, decision: Decision) -> bool:
+    """Whether a firing did what was planned, or joined others that will."""
+    done = decision.outcome == planned.outcome or decision.outcome in JOINED
+    return done and decision.error is None
+
+
+def counts(until: float | None, at: float) -> bool:
+    """Whether a dedup key that fired counts still."""
+    return until is None or at < until
+
+
+def _addressed(
+    db: sqlite3.Connection, letter: Letter, outcome: str, keys: Keys, numbers: dict[str, int]
+) -> Decision:
+    name = (letter.namespace, letter.flow, letter.key)
+    newborn = keys.get(name)
+    if newborn is not None:
+        return Decision(outcome, None, newborn.id, None, numbers[newborn.id])
+    row = db.execute(_HOLDER, name).fetchone()
+    if row is None:
+        where = f" in namespace {letter.namespace!r}" if letter.namespace else ""
+        return Decision(
+            "failed",
+            f"no live instance of flow {letter.flow!r} holds the key {letter.key!r}{where}: "
+            f"there is nobody to {letter.kind}",
+        )
+    return Decision(outcome, None, row[1], None, row[0])
+
+
+def remember(
+    db: sqlite3.Connection, once: Once, seq: int, decision: Decision, at: float
+) -> None:
+    """Note that it has fired, and forget some that nobody will ask for any more."""
+    db.execute(
+        "INSERT INTO dedup (scope, key, activity, instance, until) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (scope, key) DO UPDATE SET activity = excluded.activity,"
+        " instance = excluded.instance, until = excluded.until",
+        (
+            once.scope,
+            once.key,
+            seq,
+            decision.instance,
+            None if once.window is None else at + once.window,
+        ),
+    )
+    # Two for each new one: so the table holds no more than those that count.
+    db.execute(
+        "DELETE FROM dedup WHERE (scope, key) IN"
+        " (SELECT scope, key FROM dedup WHERE until <= ? ORDER BY until LIMIT 2)",
+        (at,),
+    )
+
+
+def deliver(db: sqlite3.Connection, letters: list[tuple[int, Letter, float]]) -> kin.Told:
+    """Put letters into inboxes; whoever is concerned.
+
+    One that was asked to end before is left alone.
+    """
+    asked = {
+        number
+        for (number,) in db.execute(
+            "SELECT id FROM instance WHERE cancelled = 1"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps([number for number, letter, _ in letters if letter.kind == "cancel"]),),
+        )
+    }
+    posts: list[kin.Letter] = []
+    for number, letter, at in letters:
+        if letter.kind == "cancel":
+            if number in asked:
+                continue
+            asked.add(number)
+            db.execute("UPDATE instance SET cancelled = 1 WHERE id = ?", (number,))
+        posts.append((number, letter.kind, letter.name, letter.payload, at))
+    return kin.post(db, posts)
+
+
+def holder(db: sqlite3.Connection, new: NewInstance, keys: Keys) -> tuple[str, bool] | None:
+    """Who holds the key of a new instance, and whether with the same input; None if nobody.
+
+    Args:
+        keys: what this batch has given out already.
+    """
+    name = (new.namespace, new.flow, new.key or "")
+    earlier = keys.get(name)
+    if earlier is not None:
+        return earlier.id, _alike(new, earlier.input, earlier.digest)
+    row: Any = db.execute(
+        "SELECT i.public_id, g.input, g.digest FROM instance i"
+        " JOIN generation g ON g.instance = i.id AND g.generation = 1"
+        " WHERE i.namespace = ? AND i.flow = ? AND i.key = ?"
+        " AND i.status IN ('running', 'waiting', 'blocked')",
+        name,
+    ).fetchone()
+    return None if row is None else (row[0], _alike(new, row[1], row[2]))
+
+
+def _alike(new: NewInstance, input: bytes, digest: bytes | None) -> bool:
+    """Whether two inputs are the same; their bytes may differ in the order of dict keys."""
+    if new.digest is not None and digest is not None:
+        return new.digest == digest
+    return new.input == input

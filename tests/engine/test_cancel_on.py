@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 import triggerflow as tf
 
@@ -332,3 +333,176 @@ def test_bad_pattern_is_refused_at_once():
             "t", on="A", start="f", cancel_on={"on": "B", "match": {"a": [{"x": 1}]}}
         )
     assert "a" in caught.value.path
+
+
+# --- beside what else a trigger may say
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {"debounce": {"period": 60}},
+        {"batch": {"size": 5, "wait": 60}},
+        {"throttle": {"limit": 1, "period": 1000}},
+        {"concurrency": 1},
+    ],
+    ids=["debounced", "batched", "throttled", "without a place"],
+)
+def test_held_instance_is_cancelled_before_it_begins(new_app, make_store, live, control):
+    """What is held has run nothing: a cancel ends it there and then, and it never begins."""
+    app = new_app(make_store())
+    began = []
+
+    @app.flow
+    def ship(activity):
+        began.append((yield tf.side_effect(lambda: activity["order"]["id"])))
+        yield tf.wait_signal("never")
+
+    app.trigger("ship", on="OrderPlaced", start=ship, cancel_on=CANCELLED, control=control)
+
+    async def main(engine):
+        # Where one goes through, the second one is held.
+        through = "throttle" in control or "concurrency" in control
+        if through:
+            await placed(engine, 1)
+            await engine.run_until_idle()
+        (held,) = await placed(engine, 2)
+        await engine.run_until_idle()
+        await engine.append(cancelled(2))
+        ended = await engine.wait(held)
+        await trio.sleep(2000)
+        await engine.run_until_idle()
+        return ended.status, ended.failure.message, len(engine._store.waits()) - through
+
+    assert live(app, main) == ("cancelled", "cancelled while it was held", 0)
+    assert 2 not in began
+
+
+def test_values_are_those_of_the_activity_that_began_the_group(new_app, make_store, live):
+    """Of activities that were debounced into one instance, the first says what cancels it."""
+    app = new_app(make_store())
+
+    @app.flow
+    def ship(activity):
+        yield tf.wait_signal("never")
+
+    app.trigger(
+        "ship",
+        on="OrderPlaced",
+        start=ship,
+        cancel_on=CANCELLED,
+        control={"debounce": {"period": 60}},
+    )
+
+    async def main(engine):
+        (id,) = await placed(engine, 1)
+        await engine.append(ordered(2))
+        await engine.append(cancelled(2))
+        await engine.run_until_idle()
+        before = (await engine.get(id)).status
+        await engine.append(cancelled(1))
+        return before, (await engine.wait(id)).status
+
+    assert live(app, main) == ("waiting", "cancelled")
+
+
+def test_only_activities_of_its_namespace_count(new_app, make_store, live):
+    """A wait and `cancel_on` see the activities of their instance's namespace alone."""
+    app = new_app(make_store())
+
+    @app.flow
+    def f(activity):
+        return (yield tf.wait_activity({"type": ["Paid"]}))["n"]
+
+    app.trigger("a", on="A", start=f, namespace="one", cancel_on={"on": "Stop"})
+
+    async def main(engine):
+        def append(namespace, **document):
+            return engine.append({"actor": "x", **document}, namespace=namespace)
+
+        ids = []
+        for n in (1, 2):
+            found = await append("one", type="A", n=n)
+            ids.append(found.firings[0].instance_id)
+        ids.append(await engine.start(f, {}, cancel_on={"on": "Stop"}))
+        await engine.run_until_idle()
+        for namespace in ("", "two"):
+            await append(namespace, type="Paid", n=0)
+        await append("two", type="Stop")
+        await engine.run_until_idle()
+        before = [(await engine.get(id)).status for id in ids]
+        await append("one", type="Paid", n=7)
+        after = [(await engine.wait(id)).result for id in ids]
+        return before, after, engine._store.waits()
+
+    assert live(app, main) == (["waiting", "waiting", "done"], [7, 7, 0], [])
+
+
+def test_signals_and_cancels_have_none():
+    """A trigger that starts nothing has nothing to cancel."""
+    with pytest.raises(tf.DefinitionError, match="cancel_on= beside cancel="):
+        tf.define_trigger(
+            "t", on="A", cancel={"flow": "f", "key": "$.id"}, cancel_on={"on": "B"}
+        )
+
+
+def test_it_may_come_from_a_file(new_app, tmp_path):
+    """A file writes it as code does; the trigger is the same one."""
+    path = tmp_path / "triggers.toml"
+    path.write_text(
+        '[[trigger]]\nname = "t"\non = "A"\nstart = "f"\n'
+        '[[trigger.cancel_on]]\non = "B"\nmatch = {"id.$" = "$.id", cid."of.$" = "$$.cid"}\n'
+    )
+    (found,) = new_app().load_triggers(path)
+    cancel_on = {"on": "B", "match": {"id.$": "$.id", "cid": {"of.$": "$$.cid"}}}
+    made = tf.define_trigger("t", on="A", start="f", cancel_on=cancel_on)
+    assert found.trigger_cid == made.trigger_cid
+    assert found.cancel_on == made.cancel_on
+
+
+def test_what_is_known_about_the_activity_may_be_meant(new_app, make_store, live):
+    """A path that begins with `$$` looks at the CID, the actors and so on."""
+    app = new_app(make_store())
+
+    @app.flow
+    def f(_):
+        yield tf.wait_signal("never")
+
+    app.trigger("t", on="A", start=f, cancel_on={"on": "B", "match": {"of.$": "$$.cid"}})
+
+    async def main(engine):
+        first = await engine.append({"type": "A", "actor": "x"})
+        await engine.append({"type": "B", "actor": "x", "of": first.cid})
+        ended = await engine.wait(first.firings[0].instance_id)
+        with pytest.raises(tf.DefinitionError, match=r"has no \$\$\.cid"):
+            await engine.start(f, {}, cancel_on={"on": "B", "match": {"of.$": "$$.cid"}})
+        return ended.status
+
+    assert live(app, main) == "cancelled"
+
+
+def test_backfilled_instance_is_cancelled_by_what_came_then(new_app, make_store, live):
+    """It waits from the activity that started it on, so from the past."""
+    store = make_store()
+
+    async def before(engine):
+        for id in (1, 2):
+            await engine.append(ordered(id))
+        await engine.append(cancelled(1))
+
+    live(new_app(store), before)
+    app = new_app(store, build="two")
+
+    @app.flow
+    def ship(_):
+        yield tf.wait_signal("never")
+
+    app.trigger("ship", on="OrderPlaced", start=ship, cancel_on=CANCELLED, start_at="horizon")
+
+    async def after(engine):
+        await trio.sleep(60)
+        await engine.run_until_idle()
+        found = [each async for each in engine.instances()]
+        return sorted((each.input["order"]["id"], each.status) for each in found)
+
+    assert live(app, after) == [(1, "cancelled"), (2, "waiting")]

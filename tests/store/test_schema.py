@@ -232,18 +232,21 @@ def test_waits_from_before_are_filed_under_everything(
     )
     store._db.executemany(
         "INSERT INTO wait (id, instance, generation, tag, pattern, position, scanned)"
-        " VALUES (?, 1, 1, ?, x'01', 2, ?)",
-        [(3, "w#0", 5), (9, "w#1", 7)],
+        " VALUES (?, ?, 1, ?, x'01', 2, ?)",
+        [(3, 1, "w#0", 5), (9, 2, "w#1", 7)],
     )
-    (started,) = store.commit(Batch([Start(NewInstance("i1", "f", 1, b"", b"", NOW))], NOW))
-    assert started.number == 1
+    for id, namespace in (("i1", ""), ("i2", "shop")):
+        new = NewInstance(id, "f", 1, b"", b"", NOW, namespace=namespace)
+        store.commit(Batch([Start(new)], NOW))
     store.abandon()
     monkeypatch.undo()
     store = SqliteStore(database)
     store.open()
     found = [(each.id, each.tag, each.scanned, each.upto) for each in store.waits()]
     assert found == [(3, "w#0", 5, 7), (9, "w#1", 7, 7)]
-    assert [each.id for _, each in store.waits_under([("", "", 0)], 10)] == [3, 9]
+    residue = [("", "", 0), ("", "\nshop", 0)]
+    found = [(index, each.id) for index, each in store.waits_under(residue, 10)]
+    assert found == [(0, 3), (1, 9)]
     standing = store.standing()
     assert (standing.position, standing.newest, standing.paths) == (7, 9, ("",))
     assert [each.id for each in store.waits_behind()] == [3]

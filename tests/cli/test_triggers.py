@@ -1,6 +1,7 @@
 """`triggers` and its verbs, and files of triggers on the command line."""
 
 import json
+import tomllib
 
 import pytest
 
@@ -144,3 +145,27 @@ def test_a_trigger_that_can_not_be_read_is_listed(shop):
     assert json.loads(shop.run("triggers", "--export", "--json").stdout)["trigger"]
     text = shop.run("--store", "sqlite:///shop.db", "triggers", "--export", app=None)
     assert "trigger 'newer' is left out" in text.stderr
+
+
+def test_how_a_trigger_is_dispatched_is_shown_compared_and_exported(shop):
+    """It is no part of the CID, and a file that lacked it would lose it."""
+    head = "[[trigger]]\nname = 'more'\non = 'More'\nstart = 'simple'\n"
+    rest = "control = {concurrency = {limit = 2, key = '$.k'}}\n"
+    retry = "retry = {max_attempts = 4, initial = 9}\ndead_letter = 'simple'\n"
+    (shop.path / "more.toml").write_text(head + rest)
+    shop.run("--triggers", "more.toml", "append", shop.lines({"type": "X", "actor": "a"}))
+    (shop.path / "more.toml").write_text(head + rest + retry)
+    shop.forget()
+    told = shop.run("--triggers", "more.toml", "triggers", "diff").stdout
+    assert "dead_letter" in told
+    assert "(none) -> " in told
+    shop.run("--triggers", "more.toml", "append", shop.lines({"type": "Y", "actor": "a"}))
+    assert "no difference" in shop.run("--triggers", "more.toml", "triggers", "diff").stderr
+    shown = shop.run("triggers", "show", "more").stdout
+    assert "max_attempts" in shown
+    assert "concurrency" in shop.run("triggers").stdout
+    text = shop.run("--store", "sqlite:///shop.db", "triggers", "--export", app=None).stdout
+    (more,) = [each for each in tomllib.loads(text)["trigger"] if each["name"] == "more"]
+    assert more["retry"]["max_attempts"] == 4
+    assert more["dead_letter"] == "simple"
+    assert more["control"] == {"concurrency": {"limit": 2, "key": "$.k"}}

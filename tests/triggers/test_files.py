@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triggerflow.core.admission import Control, Debounce
+from triggerflow.core.retry import RetryPolicy
 from triggerflow.errors import DefinitionError
-from triggerflow.triggers import Guard, Trigger, define_trigger
+from triggerflow.triggers import Delivery, Guard, Trigger, define_trigger
 from triggerflow.triggers.files import read_file, read_text, write_json, write_toml
 
 TOML = """
@@ -27,6 +30,17 @@ key = "$.object.id"
 dedup = {key = ["$.object.id"], window = 3600, across_versions = true}
 max_depth = 3
 namespace = "shop"
+retry = {max_attempts = 5, initial = 0.5}
+dead_letter = "bury"
+
+[trigger.control.debounce]
+period = 60
+key = ["$.object.id", "$.actor"]
+max_wait = 600.5
+collect = "all"
+
+[trigger.control.concurrency]
+limit = 2
 
 [trigger.input]
 "who.$" = "$.actor"
@@ -64,6 +78,14 @@ def test_a_file_of_triggers(tmp_path: Path) -> None:
         max_depth=3,
         namespace="shop",
         input={"who.$": "$.actor", "kind": "new"},
+        retry=RetryPolicy(5, initial=0.5),
+        dead_letter="bury",
+        control=Control(
+            debounce=Debounce(
+                60, key=["$.object.id", "$.actor"], max_wait=600.5, collect="all"
+            ),
+            concurrency=2,
+        ),
     )
     assert welcome.guard is not None
     assert welcome.guard.fn is GUARDS["grown_up@2"].fn
@@ -79,6 +101,8 @@ def test_what_is_written_comes_back_alike(toml: bool) -> None:
     text = write_toml(first) if toml else json.dumps(write_json(first))
     again = read_text(text, "b", GUARDS, toml=toml)
     assert [each.trigger_cid for each in again] == [each.trigger_cid for each in first]
+    assert [each.delivery for each in again] == [each.delivery for each in first]
+    assert again == first
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -118,6 +142,22 @@ def test_any_constant_comes_back_alike(constants: dict[str, Any]) -> None:
         ),
         ("[[trigger]]\nname='a'\non='T'\nstrat='f'", ["'strat'", "did you mean 'start'?"]),
         ("[[trigger]]\nname='a'\non='T'", ["does nothing"]),
+        (
+            "[[trigger]]\nname='a'\non='T'\nstart='f'\nretry={max_attempts=2, every=1}",
+            ["trigger 'a'", "retry", "unknown fields: every", "it has max_attempts"],
+        ),
+        (
+            "[[trigger]]\nname='a'\non='T'\nstart='f'\nretry={max_attempts='2'}",
+            ["trigger 'a'", "max_attempts is '2'"],
+        ),
+        (
+            "[[trigger]]\nname='a'\non='T'\nstart='f'\ncontrol={batch={size=2}}",
+            ["trigger 'a'", "batch", "missing: wait"],
+        ),
+        (
+            "[[trigger]]\nname='a'\non='T'\ncontrol={priority=1}\ncancel={flow='f',key='$.a'}",
+            ["trigger 'a'", "has control= beside cancel=", "leave it out"],
+        ),
         (
             "[[trigger]]\nname='a'\non='T'\nstart='f'\ncancel={flow='f',key='$.a'}",
             ["one of them"],
@@ -181,5 +221,6 @@ def test_a_spec_round_trip_of_all_fields() -> None:
     """What a store gives back is the trigger, field by field."""
     for trigger in read_text(TOML, "t", GUARDS, toml=True):
         again = Trigger.from_spec(trigger.spec())
-        assert again == trigger
+        assert attrs.evolve(again, delivery=trigger.delivery) == trigger
+        assert Delivery.decoded(trigger.delivery.encoded()) == trigger.delivery
         assert again.trigger_cid == trigger.trigger_cid

@@ -100,11 +100,13 @@ def diff(session: Session, as_json: bool) -> None:
     stored = {row["name"]: row for row in _stored(session)}
     found: list[tuple[str, str, str, Any, Any]] = []
     for trigger in app.triggers:
-        mine = trigger.spec()
+        mine = _fields(trigger)
         theirs = stored.pop(trigger.name, None)
         if theirs is None:
             found.append(("added", trigger.name, "", None, mine))
-        elif theirs["cid"] != trigger.trigger_cid:
+        elif theirs["cid"] != trigger.trigger_cid or any(
+            theirs.get(field) != mine.get(field) for field in ("retry", "dead_letter")
+        ):
             old = {key: value for key, value in theirs.items() if key not in ("cid", "state")}
             found += [
                 ("changed", trigger.name, field, old.get(field), mine.get(field))
@@ -172,7 +174,7 @@ def _defined(session: Session) -> list[Trigger]:
     with session.asking() as store:
         for record in store.registry()[1]:
             try:
-                found.append(read_trigger(record.spec, {}))
+                found.append(read_trigger(record.spec, {}, record.options))
             except TriggerflowError as error:
                 note(f"trigger {record.name!r} is left out: {error}")
     return found
@@ -180,7 +182,6 @@ def _defined(session: Session) -> list[Trigger]:
 
 def _stored(session: Session) -> list[dict[str, Any]]:
     """The store's triggers as rows; none where there is no store yet."""
-    from triggerflow.core.codec import decode_document
     from triggerflow.errors import TriggerflowError
     from triggerflow.pipeline.known import read_trigger
 
@@ -196,8 +197,7 @@ def _stored(session: Session) -> list[dict[str, Any]]:
     for record in records:
         row: dict[str, Any] = {"state": record.state, "cid": record.cid, "name": record.name}
         try:
-            read_trigger(record.spec, {})
-            row.update(decode_document(record.spec))
+            row.update(_fields(read_trigger(record.spec, {}, record.options)))
         except TriggerflowError as error:
             row.update(state="unreadable", reason=str(error))
         rows.append(row)
@@ -209,10 +209,15 @@ def _triggers(session: Session) -> Iterator[dict[str, Any]]:
     for trigger in () if session.app is None else session.app.triggers:
         row = stored.pop(trigger.trigger_cid, None)
         state = "new" if row is None else row["state"]
-        yield {"state": state, "cid": trigger.trigger_cid, **trigger.spec()}
+        yield {"state": state, "cid": trigger.trigger_cid, **_fields(trigger)}
     for row in stored.values():
         other = session.app is not None and row["state"] == "active"
         yield {**row, "state": "store only"} if other else row
+
+
+def _fields(trigger: Trigger) -> dict[str, Any]:
+    """What a trigger says: its spec, and how it is dispatched."""
+    return {**trigger.spec(), **trigger.delivery.spec()}
 
 
 def _does(spec: dict[str, Any]) -> str:
@@ -237,7 +242,7 @@ def _conditions(spec: dict[str, Any]) -> str:
         parts.append(f"guard {spec['guard']}")
     parts += [
         f"{field} {short(spec[field], 80)}"
-        for field in ("namespace", "dedup", "max_depth", "reason")
+        for field in ("namespace", "dedup", "control", "max_depth", "reason")
         if field in spec
     ]
     return "; ".join(parts)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from triggerflow.engine.arrivals import Met, activity_of
+from triggerflow.pipeline.admission import newest
 from triggerflow.store.operations import PlannedFiring, Redispatch, Verdict
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class Redispatcher:
                 todo.append((row, Met(activity_of(row), row.document, (trigger,), attempts)))
         firings = await self._arrivals.planned([met for _, met in todo], now=now)
         for (row, _), planned in zip(todo, firings, strict=True):
+            for new in (each.instance for each in planned):
+                if new is not None and new.admission is not None:
+                    current = self._arrivals.named(row.trigger)
+                    new.admission = newest(new.admission, current)
             if not planned:
                 write(row, _stays(row, "guard_no"))
             elif planned[0].outcome != "deferred":

@@ -71,6 +71,18 @@ def of_trigger(
     )
 
 
+def newest(asked: Admission, current: Trigger | None) -> Admission:
+    """What an older spec of a trigger asks, with the limits that its name has now."""
+    limits = {} if current is None else dict(limits_of(current))
+    if not limits:
+        return asked
+    places = (
+        attrs.evolve(place, limit=limits.get(place.scope, place.limit))
+        for place in asked.places
+    )
+    return attrs.evolve(asked, places=tuple(places))
+
+
 def limits_of(trigger: Trigger) -> tuple[tuple[str, int], ...]:
     """(scope, limit) of a trigger's places."""
     if trigger.control is None:

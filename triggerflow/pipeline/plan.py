@@ -18,7 +18,7 @@ import attrs
 
 from triggerflow.core.codec import decode_document, encode_document
 from triggerflow.errors import EncodingRefused
-from triggerflow.pipeline.admission import of_trigger
+from triggerflow.pipeline.admission import of_flow, of_trigger
 from triggerflow.pipeline.cancelling import cancelling_waits
 from triggerflow.store.firings import Letter, Once
 from triggerflow.store.newcomer import NewInstance
@@ -115,8 +115,13 @@ def plan(
 
     def fail(trigger: Trigger, error: str, outcome: str, *, again: bool = False) -> None:
         failed = _failure(activity, trigger, error, outcome, attempts, now, again=again)
-        if failed.dead_letter is not None:
-            _bind(failed.dead_letter, trigger, flows, seed())
+        letter = failed.dead_letter
+        if letter is not None:
+            _bind(letter, trigger, flows, seed())
+            flow = flows.find(letter.flow)
+            if flow is not None and flow.control is not None:
+                given = decode_document(letter.input)
+                letter.admission = of_flow(flow, given, letter.namespace)
         planned.append(failed)
 
     for trigger in matched:

@@ -6,6 +6,7 @@ store keeps it beside the spec, for whichever process dispatches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,6 +40,14 @@ class Delivery:
         Raises:
             DefinitionError: a trigger can't be retried so.
         """
+        if isinstance(retry, Mapping):
+            if unknown := sorted(str(part) for part in retry.keys() - set(_PARTS)):
+                raise DefinitionError(
+                    f"{what}, retry",
+                    f"unknown fields: {', '.join(unknown)}",
+                    f"it has {', '.join(_PARTS)}",
+                )
+            retry = RetryPolicy(**retry)
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise DefinitionError(
                 what, f"retry is {retry!r:.80}, expected a RetryPolicy", "tf.RetryPolicy(5)"
@@ -52,13 +61,18 @@ class Delivery:
             )
         return cls(retry, dead_letter)
 
-    def encoded(self) -> bytes | None:
-        """As the store keeps it; None for the default."""
+    def spec(self) -> dict[str, Any]:
+        """As plain values, as a file of triggers has it; what isn't given is left out."""
         parts: dict[str, Any] = {}
         if self.retry is not None:
             parts["retry"] = _numbers(self.retry)
         if self.dead_letter is not None:
             parts["dead_letter"] = self.dead_letter
+        return parts
+
+    def encoded(self) -> bytes | None:
+        """As the store keeps it; None for the default."""
+        parts = self.spec()
         return encode_document(parts) if parts else None
 
     @classmethod

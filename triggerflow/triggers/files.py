@@ -10,8 +10,9 @@
     start = "welcome"
 
 The fields are those of `define_trigger`; a flow is named, a guard is ``name@version``, a
-duration is a number of seconds. ``match`` and ``input`` may also be JSON in a text, which has
-null, as TOML has not. In JSON it is ``{"trigger": [{...}, ...]}``.
+duration is a number of seconds, ``retry`` and ``control`` are tables. ``match`` and ``input``
+may also be JSON in a text, which has null, as TOML has not. In JSON it is
+``{"trigger": [{...}, ...]}``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _HEADER: Final = re.compile(r"[ \t]*\[\[[ \t]*(?:trigger|\"trigger\"|'trigger')[
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 # Fields that may hold JSON in a text.
 _JSON_TEXT: Final = ("match", "input")
+# What a file may say: what a trigger means, and how it is dispatched and where it starts.
+_FIELDS: Final = (*FIELDS, "retry", "dead_letter", "start_at")
 
 
 def read_file(path: Path, guards: Mapping[str, Guard]) -> list[Trigger]:
@@ -122,9 +125,9 @@ def _trigger(fields: object, where: str, guards: Mapping[str, Guard]) -> Trigger
     if not isinstance(fields, dict):
         raise DefinitionError(where, f"found {type(fields).__name__}, expected a table")
     for field in fields:
-        if field not in FIELDS:
-            close = difflib.get_close_matches(field, FIELDS, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FIELDS)}"
+        if field not in _FIELDS:
+            close = difflib.get_close_matches(field, _FIELDS, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_FIELDS)}"
             raise DefinitionError(where, f"has the unknown field {field!r}", remedy)
     parts = dict(fields)
     for field in _JSON_TEXT:
@@ -154,7 +157,10 @@ def _trigger(fields: object, where: str, guards: Mapping[str, Guard]) -> Trigger
 
 
 def write_toml(triggers: Iterable[Trigger]) -> str:
-    """A TOML file of triggers; `read_file` makes triggers with the same CIDs of it."""
+    """A TOML file of triggers; `read_file` makes triggers with the same CIDs of it.
+
+    Where they started is past, and left out.
+    """
     parts = []
     for trigger in triggers:
         lines = ["[[trigger]]"]
@@ -175,7 +181,8 @@ def _ordered(trigger: Trigger) -> dict[str, Any]:
     spec = trigger.spec()
     if spec["version"] == 1:
         del spec["version"]
-    return {field: spec[field] for field in FIELDS if field in spec}
+    spec.update(trigger.delivery.spec())
+    return {field: spec[field] for field in _FIELDS if field in spec}
 
 
 def _has_null(value: Any) -> bool:

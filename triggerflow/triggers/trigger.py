@@ -244,7 +244,7 @@ def define_trigger(
     max_depth: int | None = None,
     control: Control | Mapping[str, Any] | None = None,
     cancel_on: object = None,
-    retry: RetryPolicy | None = None,
+    retry: RetryPolicy | Mapping[str, Any] | None = None,
     dead_letter: object = None,
     start_at: object = "latest",
 ) -> Trigger:
@@ -271,9 +271,8 @@ def define_trigger(
         max_depth: how many emitted activities may have led to the activity: 0 to take only
             those from outside.
         control: a `Control`, or a dict of its parts.
-        cancel_on: which later activities cancel what it started: ``{"on": ..., "match": ...}``
-            or a list of those (see `triggerflow.triggers.cancel_on`).
-        retry: how often a guard that raises or hangs is asked again.
+        retry: how often a guard that raises or hangs is asked again: a `RetryPolicy`, or a
+            dict of its numbers.
         dead_letter: a flow, or a flow's name, that starts once that has failed for good.
         start_at: ``"latest"``, ``"horizon"``, a sequence number or an aware datetime: from
             where on a trigger of a name that the store hasn't seen yet fires.
@@ -285,8 +284,9 @@ def define_trigger(
     what = f"trigger {name!r:.200}"
     check_name(name, what)
     check_version(version, what)
-    starting = {"input": input, "key": key, "cancel_on": cancel_on}
-    _check_action(what, start=start, signal=signal, cancel=cancel, **starting)
+    parts = {"start": start, "signal": signal, "cancel": cancel}
+    beside = {"input": input, "key": key, "control": control or None, "cancel_on": cancel_on}
+    _check_action(what, **parts, **beside)
     trigger = Trigger(
         name=name,
         on=_types(on, what),
@@ -358,13 +358,13 @@ def _check_action(what: str, **parts: object) -> None:
             what, f"has {' and '.join(given)}, expected one of them", "write a trigger for each"
         )
     if given in (["signal"], ["cancel"]):
-        for part in ("input", "key", "cancel_on"):
+        inside = f"put the key and the payload into {given[0]}="
+        out = "leave it out"
+        remedies = {"input": inside, "key": inside, "control": out, "cancel_on": out}
+        for part, remedy in remedies.items():
             if parts[part] is not None:
-                raise DefinitionError(
-                    what,
-                    f"has {part}= beside {given[0]}=, which starts nothing",
-                    f"put the key and the payload into {given[0]}=",
-                )
+                problem = f"has {part}= beside {given[0]}=, which starts nothing"
+                raise DefinitionError(what, problem, remedy)
 
 
 def _types(on: object, what: str) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ def judge(
                 chain=new.chain,
                 now=now,
             )
+            if not gather.listed:
+                places.rekey(db, group.number, asked.places)
             if group.full:
                 _close(db, group.number, now, admitted)
             return Verdict(gather.joined, group.id, None)

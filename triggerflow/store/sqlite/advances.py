@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from triggerflow.store.firings import DOES
+from triggerflow.store.firings import DOES, JOINED
 from triggerflow.store.operations import Advance, Outcome, Verdict
 from triggerflow.store.sqlite import registry
 from triggerflow.store.sqlite.backfills import has_fired
@@ -45,7 +45,8 @@ def _advance(db: sqlite3.Connection, worker: int, op: Advance, generation: int) 
     counts = Counter(known=op.known)
 
     def count(record: FiringRecord | None) -> None:
-        counts["fired" if record is not None and record.outcome in DOES else "unstarted"] += 1
+        fired = record is not None and record.outcome in DOES | JOINED
+        counts["fired" if fired else "unstarted"] += 1
 
     for seq, planned in op.firings:
         if spec is None or has_fired(db, seq, spec):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggerflow.errors import KeyTaken
 from triggerflow.store.firings import DOES, JOINED
-from triggerflow.store.sqlite import kin
+from triggerflow.store.sqlite import gathering, kin
 
 if TYPE_CHECKING:
     import sqlite3
@@ -72,12 +72,24 @@ def decide(
     new = planned.instance
     if new is None:
         return Decision(planned.outcome)
+    if _joins(db, new):
+        # It starts nothing, so it asks for no business key: the group has its first one's.
+        return Decision(planned.outcome, None, new.id)
     rival = None if new.key is None else holder(db, new, keys)
     if rival is None:
         return Decision(planned.outcome, None, new.id)
     if rival[1]:
         return Decision("deduped", None, rival[0])
     return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival[0])))
+
+
+def _joins(db: sqlite3.Connection, new: NewInstance) -> bool:
+    """Whether there is an open group that takes an arrival."""
+    gather = None if new.admission is None else new.admission.gather
+    if gather is None:
+        return False
+    group = gathering.find(db, gather, new.input, new.created)
+    return group is not None and not group.over
 
 
 def has_fired(planned: PlannedFiring, decision: Decision) -> bool:

@@ -10,7 +10,7 @@ from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
 from triggerflow.store.records import Claimed, FiringRecord
-from triggerflow.store.sqlite import admission, kin, places, waits
+from triggerflow.store.sqlite import admission, kin, places, registry, waits
 from triggerflow.store.sqlite import firings as written
 from triggerflow.store.sqlite.firing import (
     Decision,
@@ -61,6 +61,15 @@ class Arrivals:
         self._letters: list[tuple[int, Letter, float]] = []
         self._number = 0
         self._horizon: int | None = None
+        self._generation: int | None = None
+        self._freed = 0
+
+    @property
+    def generation(self) -> int:
+        """The registry generation."""
+        if self._generation is None:
+            self._generation = registry.generation(self.db)
+        return self._generation
 
     @property
     def horizon(self) -> int:
@@ -86,14 +95,15 @@ class Arrivals:
         trigger: int | None,
         owned: list[Claimed] | None = None,
         kin: tuple[int, str, bool, bool] | None = None,
-        generation: int = 0,
+        generation: int | None = None,
     ) -> int:
         """Gather a new instance.
 
         Args:
             owned: gets it where the worker owns it from the start.
             kin: its parent's number and tag, awaited, abandoned.
-            generation: that of the triggers, of which the newest know the limits best.
+            generation: that of the triggers, of which the newest know the limits best; the
+                present one by default.
         """
         if not self._number:
             self._number = next_number(self.db, "instance")
@@ -108,7 +118,7 @@ class Arrivals:
                 new.admission,
                 activity=activity,
                 now=new.created,
-                registry=generation,
+                registry=self.generation if generation is None else generation,
                 told=self.told,
             )
         status = "waiting" if standing.held else new.status
@@ -182,12 +192,15 @@ class Arrivals:
             found = self._start(new, met.seq, trigger, owned, generation) or found
         elif found.number is not None and planned.letter is not None:
             self._letters.append((found.number, planned.letter, at))
+            if planned.letter.kind == "cancel":
+                # At once, for those that come after it in this batch: one that is held ends.
+                self._deliver()
         if planned.once is not None and has_fired(planned, found):
             remember(self.db, planned.once, met.seq, found, at)
         dead = planned.dead_letter
         if dead is not None:
             dead.chain = met.depth
-            self.instance(dead, met.seq, trigger)
+            self.instance(dead, met.seq, trigger, generation=generation)
         row = (
             found.instance,
             found.outcome,
@@ -233,6 +246,7 @@ class Arrivals:
         if verdict is not None:
             return Decision(verdict.outcome, verdict.reason, verdict.instance)
         number = self.instance(new, seq, trigger, owned, generation=generation)
+        self._free_keys()
         if new.key is not None:
             self._keys[new.namespace, new.flow, new.key] = new
             self._keyed[new.id] = number
@@ -287,10 +301,24 @@ class Arrivals:
                 " VALUES (?, ?, ?, ?)",
                 self.outbox,
             )
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Put the letters that were gathered so far into inboxes."""
+        # The newcomers get their rows first: a letter may be for one of them.
         self.write_instances()
-        # Now that the newcomers have their rows: a letter may be for one of them.
         if self._letters:
-            self.told.add(deliver(db, self._letters))
+            self.told.add(deliver(self.db, self._letters))
+            self._letters.clear()
+            self._free_keys()
+
+    def _free_keys(self) -> None:
+        """Those of this batch that were held and have ended hold no business key."""
+        ended = self.told.ended[self._freed :]
+        self._freed += len(ended)
+        gone = {id for id in ended if self._keyed.pop(id, None) is not None}
+        if gone:
+            self._keys = {name: new for name, new in self._keys.items() if new.id not in gone}
 
     def write_instances(self) -> None:
         """Insert the new instances that were gathered so far."""

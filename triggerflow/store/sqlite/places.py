@@ -46,6 +46,18 @@ def reserve(
         )
 
 
+def rekey(db: sqlite3.Connection, number: int, places: Sequence[Place]) -> None:
+    """A group keeps its newest input: it will ask for the places of that one."""
+    db.executemany(
+        "UPDATE place SET key = ? WHERE instance = ? AND scope = ? AND state = ?",
+        [
+            (place.key, number, place.scope, RESERVED)
+            for place in places
+            if place.mode == "wait"
+        ],
+    )
+
+
 def proceed(db: sqlite3.Connection, number: int, admitted: Admitted) -> None:
     """Let an instance take its next place, and the ones after it.
 

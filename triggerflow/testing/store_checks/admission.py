@@ -6,7 +6,7 @@ from typing import Any
 
 from triggerflow.core.admission_request import Admission, Pace, Place
 from triggerflow.store.acts import CancelChild, ContinueAsNew, SpawnChild
-from triggerflow.store.operations import Outcome, Start, Terminate
+from triggerflow.store.operations import Dispatch, Outcome, Start, Terminate
 from triggerflow.store.records import Claimed, Hold, NewTrigger
 from triggerflow.testing.store_checks.bench import (
     APPLIED,
@@ -279,10 +279,15 @@ def limit_may_change_while_they_run(w: Bench) -> None:
     claimed(w, worker, "i3")
     sync(3)
     claimed(w, worker, "i4", "i5")
+    registry = w.triggers("a")
+    seq = w.ask(w.append("old", None)).seq or 0
     sync(2)
-    begin(w, "old", asked=placed(9))
+    (row,) = w.store.outbox(10)
+    w.ask(Dispatch(row.id, seq, registry, w.now, (fires(w, "old", placed(9)),)))
     claimed(w, worker)
     same("a plan of old triggers changes nothing", w.get("old").hold, Hold("place", None, "k"))
+    begin(w, "new", asked=placed(4))
+    claimed(w, worker, "old")
 
 
 @check

@@ -4,6 +4,7 @@ usage: matching.py match SET TRIGGERS | register TRIGGERS | reload TRIGGERS | op
        | append ACTIVITIES TRIGGERS | check SET TRIGGERS
 SET: selective, skewed, mixed or dense; see trigger_sets.py. Activities are GitHub's webhooks.
 match: activities a second through the index, and asking every trigger in turn.
+append: `append_many`, a thousand at a time, from a file of JSON lines; 1 % start flows.
 check: the index against asking every trigger of the activity's types; fails if they differ.
 """
 
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import trio
@@ -162,8 +164,11 @@ def open_app(count: int) -> None:
 
 async def append(count: int, triggers: int) -> None:
     """One in a hundred starts a flow: `bucket` is below ten for one per cent."""
-    given = [activity(number) for number in range(count)]
     with workdir() as folder:
+        file = folder / "activities.jsonl"
+        with file.open("w") as lines:
+            for number in range(count):
+                lines.write(json.dumps(activity(number)) + "\n")
         app = tf.App(f"sqlite:///{folder}/append.db", entry_points=False)
 
         @app.flow
@@ -177,13 +182,13 @@ async def append(count: int, triggers: int) -> None:
         async with app.open() as engine:
             await engine.append_many([activity(-each - 1) for each in range(100)])  # warm
             fired = 0
-            with Timer() as taken:
-                for first in range(0, count, 10_000):
-                    for found in await engine.append_many(given[first : first + 10_000]):
+            with Timer() as taken, file.open() as lines:
+                while page := [tf.parse_json(line) for line in islice(lines, 1000)]:
+                    for found in await engine.append_many(page):
                         fired += len(found.firings)
             await engine.run_until_idle()
     assert fired == sum(1 for number in range(count) if number % 1000 < 10)
-    size = len(tf.encode_document(given[0]))
+    size = len(tf.encode_document(activity(1)))
     emit(f"append beside {triggers} triggers", count, taken, bytes=size, fired=fired)
 
 

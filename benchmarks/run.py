@@ -71,6 +71,20 @@ def jobs(name: str, quick: bool) -> list[Job]:
         )
     if name == "queues":
         return own("queues.py", size(100, 20) + " 1", size(1000, 200) + " 100")
+    if name == "matching":
+        large = size(100_000, 5000)
+        sets = [
+            f"match {kind} {count}"
+            for kind in ("selective", "skewed", "mixed")
+            for count in ("10", "1000", large)
+        ]
+        return own(
+            "matching.py",
+            *sets,
+            *(f"{verb} {large}" for verb in ("register", "reload", "open")),
+            f"append {size(100_000, 5000)} 1000",
+            f"check mixed {large}",
+        )
     if name == "long":
         return own("long_flow.py", size(10_000, 1000) + " 1", size(40_000, 4000) + " 20")
     if name == "parked":
@@ -82,7 +96,17 @@ def jobs(name: str, quick: bool) -> list[Job]:
     raise SystemExit(f"no benchmark is called {name!r}; there are {', '.join(NAMES)}")
 
 
-NAMES = ("steps", "queues", "replay", "append", "long", "parked", "imports", "audit")
+NAMES = (
+    "steps",
+    "queues",
+    "replay",
+    "append",
+    "matching",
+    "long",
+    "parked",
+    "imports",
+    "audit",
+)
 # These are slow and steady, or pass and fail: once is enough.
 ONCE = ("parked", "imports", "audit", "long")
 
@@ -196,6 +220,19 @@ def judged(results: Results) -> list[tuple[str, float, str, bool]]:
     aim("append_many at 1 KB, activities/s", results.get("append many kb"), 8000, None)
     aim("append_many of GitHub webhooks, activities/s",
         results.get("append many github"), 5000, None)  # fmt: skip
+    for count, low in ((10, 400_000), (1000, 150_000), (100_000, 25_000)):
+        for kind in ("selective", "skewed", "mixed"):
+            aim(f"matching beside {count:,} triggers, {kind}, activities/s",
+                results.get(f"match {kind} {count}"), low, None)  # fmt: skip
+            found = results.ratio(f"match {kind} {count}", f"scan {kind} {count}")
+            if found:
+                rows.append((f"... times a scan of {count:,}, {kind}", found, "-", True))
+    aim("registering 100,000 triggers, triggers/s",
+        results.get("register 100000"), 60_000, None)  # fmt: skip
+    aim("memory of a trigger of 100,000, bytes",
+        results.get("register 100000", "bytes_each"), None, 1500)  # fmt: skip
+    aim("append_many from a file beside 1,000 triggers, activities/s",
+        results.get("append beside 1000 triggers"), 8000, None)  # fmt: skip
     for at_once in (1, 20):
         aim(f"a step of a 10,000-step flow against a 100-step one, {at_once} at once",
             results.ratio(f"long 10000 at {at_once}", f"long 100 at {at_once}", "us_per_step"),

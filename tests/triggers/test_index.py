@@ -117,6 +117,26 @@ def test_match_asks_type_pattern_and_scope() -> None:
     assert names(index.match(both)) == ["type", "pattern"]
 
 
+def test_namespaces_are_apart() -> None:
+    """Equal triggers of many namespaces: an activity is held against those of its own alone."""
+    index = TriggerIndex(
+        trigger(f"{on}-{space}", on, start="f", match={"x": [1], "y": [1]}, namespace=space)
+        for space in ("", *(f"tenant-{at}" for at in range(100)))
+        for on in ("A", "A*", "*")
+    )
+
+    def found(space: str) -> list[str]:
+        return names(index.match(attrs.evolve(activity("A", x=1, y=1), namespace=space)))
+
+    assert found("") == ["A-", "A*-", "*-"]
+    assert found("tenant-7") == ["A-tenant-7", "A*-tenant-7", "*-tenant-7"]
+    assert found("tenant-x") == []
+    left = index.changed(removed=["A-tenant-7", "A*-tenant-7", "*-"])
+    inside = attrs.evolve(activity("AB", x=1, y=1), namespace="tenant-7")
+    assert names(left.match(inside)) == ["*-tenant-7"]
+    assert names(left.match(activity("AB", x=1, y=1))) == ["A*-"]
+
+
 def test_match_runs_no_guard() -> None:
     """A guard that raises isn't the index's business: the pipeline runs it."""
 

@@ -170,7 +170,7 @@ def test_every_generation_equals_plain_evaluation(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(triggers(), max_size=10))
 def test_what_is_removed_leaves_nothing_behind(given_triggers: list[Trigger]) -> None:
-    """An index that everything was removed from is as empty as a new one."""
+    """Of triggers that come and go nothing stays, beside one that stays or alone."""
     named = [
         attrs.evolve(each, name=f"t{at}", version=at + 1)
         for at, each in enumerate(given_triggers)
@@ -181,7 +181,100 @@ def test_what_is_removed_leaves_nothing_behind(given_triggers: list[Trigger]) ->
     assert list(index) == []
     for slot in ("_by_name", "_by_type", "_by_type_head", "_heads"):
         assert not getattr(index, slot)
-    drawer = TriggerIndex(named[:1]).changed(added=named[1:])
+
+    stays = define_trigger("stays", on="A", match={"only": ["this"]}, start="f")
+    index = TriggerIndex([stays, *named])
     for each in reversed(named):
-        drawer = drawer.changed(removed=[each.name])
-    assert not any(getattr(drawer, slot) for slot in ("_by_name", "_by_type", "_by_type_head"))
+        index = index.changed(removed=[each.name])
+    assert not index._by_type_head
+    (shelf,) = (drawer._shelf for drawer in index._by_type.values())
+    assert [*shelf._values] == ["this"]
+    assert [*shelf._root.children] == ["only"]
+    assert not shelf._root.has_probes
+    assert not shelf._root.probed
+
+
+VALUES: list[Any] = [
+    *("", "x", "X", "xy", "yx", "xyx", "k", "K", "\u212a", "\u00df", "SS", "ss", "I", "i"),
+    *("\u0131", "a" * 18, "a" * 300, "A" * 300, "a" * 299 + "b", "b" + "a" * 299),
+    *("10.0.0.7", "10.255.0.1", "11.0.0.0", "::1", "0:0::1", "::ffff:10.0.0.7", "1"),
+    *(0, 1, -1, 7, 8, 63, 64, 65, -7, -64, -65, 2**53, 2**64 - 1, -(2**64)),
+    *(0.5, -0.5, -1.5, 7.5, 63.9, 1e300, -1e300, True, False, None),
+]
+BOUNDS = [-(2**64), -1e300, -65, -64, -1.5, -1, -0.5, 0, 0.5, 1, 7, 7.5, 63, 64, 2**53, 1e300]
+OPERATORS: list[Any] = [
+    *VALUES,
+    *({kind: each} for kind in ("prefix", "suffix") for each in VALUES if type(each) is str),
+    *({"equals-ignore-case": each} for each in VALUES if type(each) is str),
+    *(
+        {kind: {"equals-ignore-case": each}}
+        for kind in ("prefix", "suffix")
+        for each in VALUES
+        if type(each) is str
+    ),
+    *({"wildcard": each} for each in ("*", "x*", "*x", "x*y", "yx*x", "x*yx", "*y*", "xy")),
+    *({"cidr": each} for each in ("10.0.0.0/8", "10.0.0.0/29", "0.0.0.0/0", "::/0", "::/127")),
+    *({"numeric": [sign, each]} for sign in ("<", "<=", ">", ">=", "=") for each in BOUNDS),
+    *(
+        {"numeric": [">=", low, "<", high]}
+        for low in BOUNDS
+        for high in BOUNDS
+        if low < high and (low in (-64, 0.5, 7) or high in (-64, 0.5, 64))
+    ),
+    *({"anything-but": each} for each in ("x", [1, 7], {"prefix": "x"}, {"suffix": ["x"]})),
+    *({"exists": each} for each in (True, False)),
+]
+
+
+def around(operator: Any) -> list[dict[str, Any]]:
+    """Patterns with the operator in places that are filed in different ways."""
+    return [
+        {"a": [operator]},
+        {"a": [operator, "other"]},
+        {"b": {"a": [operator]}, "c": [1]},
+        {"c": [1], "$or": [{"a": [operator]}, {"b": {"a": [operator]}}]},
+    ]
+
+
+def test_every_operator_with_every_value() -> None:
+    """A hundred operators, in several surroundings, each against every value."""
+    made = [
+        define_trigger(f"t{at}-{place}", on="A", match=match, start="f", version=at * 9 + place)
+        for at, each in enumerate(OPERATORS, 1)
+        for place, match in enumerate(around(each))
+    ]
+    index = TriggerIndex(made)
+    others = {"a": "zzz", "b": {"a": "zzz"}, "c": 2}
+    for value in VALUES:
+        for fields in (
+            {"a": value, "c": 1},
+            {"a": [[], [value, "zzz"]], "c": 2},
+            {"b": {"a": value}, "c": 1},
+            {"b": [{"a": "zzz"}, {"a": [value]}], "c": [2, 1]},
+            {**others, "c": value},
+        ):
+            given_activity = Activity.read("bafy", {**fields, "type": "A", "actor": "ann"})
+            assert [each.name for each in index.match(given_activity)] == plain(
+                made, given_activity
+            ), fields
+
+
+def test_a_choice_beside_a_single_field_is_looked_at() -> None:
+    """What is found by its only field outside a `$or` must still meet the `$or`."""
+    index = TriggerIndex(
+        [
+            define_trigger(
+                "t",
+                on="A",
+                match={"a": ["x"], "$or": [{"b": [{"exists": False}]}, {"b": ["y"]}]},
+                start="f",
+            )
+        ]
+    )
+
+    def met(**fields: Any) -> list[str]:
+        read = Activity.read("bafy", {"type": "A", "actor": "ann", **fields})
+        return [each.name for each in index.match(read)]
+
+    assert met(a="x", b="y") == met(a="x") == ["t"]
+    assert met(a="x", b="z") == met(b="y") == []

@@ -21,7 +21,7 @@ from triggerflow.triggers.index.nodes import Posting
 from triggerflow.triggers.index.parts import Edit, Map, Part, drop, put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
     from triggerflow.core.activity import Activity
     from triggerflow.triggers.index.filings import Filing
@@ -47,9 +47,9 @@ class TriggerIndex:
     def __init__(self, triggers: Iterable[Trigger] = ()) -> None:
         edit = Edit()
         self._by_name: Map[str, Entry] = Part(edit)
-        self._by_type: Map[str, Drawer] = Part(edit)
+        self._by_type: Map[Hashable, Drawer] = Part(edit)
         # those on types with a star, by what stands before it: "" for every type
-        self._by_type_head: Map[str, Drawer] = Part(edit)
+        self._by_type_head: Map[Hashable, Drawer] = Part(edit)
         # length of such a beginning -> how many have it
         self._heads: dict[int, int] = {}
         self._next = 0
@@ -97,7 +97,7 @@ class TriggerIndex:
 
     def match(self, activity: Activity) -> list[Trigger]:
         """Return the triggers whose type, pattern and scope the activity meets, in order."""
-        drawers = self._drawers(activity.types)
+        drawers = self._drawers(activity.namespace, activity.types)
         document = activity.document
         hits: Hits = {}
         for drawer in drawers:
@@ -124,21 +124,19 @@ class TriggerIndex:
                     continue
             for entry in filing.entries():
                 trigger = entry.trigger
-                if trigger.namespace == activity.namespace and (
-                    trigger.actors is None or trigger.actors(activity.actors)
-                ):
+                if trigger.actors is None or trigger.actors(activity.actors):
                     met[entry.serial] = trigger
         return [met[serial] for serial in sorted(met)]
 
-    def _drawers(self, types: Iterable[str]) -> Iterable[Drawer]:
-        """The drawers of these types, each once."""
+    def _drawers(self, namespace: str, types: Iterable[str]) -> Iterable[Drawer]:
+        """The drawers of these types in a namespace, each once."""
         found: dict[int, Drawer] = {}
         for name in types:
-            drawer = self._by_type.get(name)
+            drawer = self._by_type.get(_label(namespace, name))
             if drawer is not None:
                 found[id(drawer)] = drawer
             for length in self._heads:
-                drawer = self._by_type_head.get(name[:length])
+                drawer = self._by_type_head.get(_label(namespace, name[:length]))
                 if drawer is not None:
                     found[id(drawer)] = drawer
         return found.values()
@@ -162,30 +160,40 @@ class TriggerIndex:
         self._size += 1
         self._by_name = put(self._by_name, trigger.name, entry, edit)
         for name in trigger.on:
+            label = _label(trigger.namespace, name.removesuffix(_STAR))
             if not name.endswith(_STAR):
-                self._by_type = _put_in(self._by_type, name, entry, edit)
+                self._by_type = _put_in(self._by_type, label, entry, edit)
                 continue
-            head = name[:-1]
-            if self._by_type_head.get(head) is None:
-                self._heads[len(head)] = self._heads.get(len(head), 0) + 1
-            self._by_type_head = _put_in(self._by_type_head, head, entry, edit)
+            if self._by_type_head.get(label) is None:
+                length = len(name) - 1
+                self._heads[length] = self._heads.get(length, 0) + 1
+            self._by_type_head = _put_in(self._by_type_head, label, entry, edit)
 
     def _remove(self, entry: Entry, edit: Edit) -> None:
         self._size -= 1
-        self._by_name = drop(self._by_name, entry.trigger.name, edit)
-        for name in entry.trigger.on:
+        trigger = entry.trigger
+        self._by_name = drop(self._by_name, trigger.name, edit)
+        for name in trigger.on:
+            label = _label(trigger.namespace, name.removesuffix(_STAR))
             if not name.endswith(_STAR):
-                self._by_type = _take_out(self._by_type, name, entry, edit)
+                self._by_type = _take_out(self._by_type, label, entry, edit)
                 continue
-            head = name[:-1]
-            self._by_type_head = _take_out(self._by_type_head, head, entry, edit)
-            if self._by_type_head.get(head) is None:
-                self._heads[len(head)] -= 1
-                if not self._heads[len(head)]:
-                    del self._heads[len(head)]
+            self._by_type_head = _take_out(self._by_type_head, label, entry, edit)
+            if self._by_type_head.get(label) is None:
+                length = len(name) - 1
+                self._heads[length] -= 1
+                if not self._heads[length]:
+                    del self._heads[length]
 
 
-def _put_in(drawers: Map[str, Drawer], key: str, entry: Entry, edit: Edit) -> Map[str, Drawer]:
+def _label(namespace: str, name: str) -> Hashable:
+    """What a drawer is known by: a thousand tenants may have the same triggers each."""
+    return (namespace, name) if namespace else name
+
+
+def _put_in(
+    drawers: Map[Hashable, Drawer], key: Hashable, entry: Entry, edit: Edit
+) -> Map[Hashable, Drawer]:
     """The drawers, one of them with another entry; it is made if it isn't there."""
     drawer = drawers.get(key)
     own = Drawer(edit) if drawer is None else drawer.own(edit)
@@ -194,8 +202,8 @@ def _put_in(drawers: Map[str, Drawer], key: str, entry: Entry, edit: Edit) -> Ma
 
 
 def _take_out(
-    drawers: Map[str, Drawer], key: str, entry: Entry, edit: Edit
-) -> Map[str, Drawer]:
+    drawers: Map[Hashable, Drawer], key: Hashable, entry: Entry, edit: Edit
+) -> Map[Hashable, Drawer]:
     """The drawers, one of them without an entry that is in it; an empty one goes."""
     drawer = drawers.get(key)
     assert drawer is not None

@@ -102,7 +102,8 @@ def places_of(leaf: Leaf) -> list[Place] | None:
         if type(operator) is Absent:
             return None
         places += [(path, *spot) for spot in _SPOTS[type(operator)](operator)]
-    return places
+    # two operators may have one place: a pattern that stood there twice would be taken out once
+    return list(dict.fromkeys(places))
 
 
 def _equals(operator: Equals) -> list[Spot]:

@@ -205,3 +205,25 @@ def test_the_github_payloads_are_a_pleasure(it):
     out = explain(it, str(path)).splitlines()
     assert sum(line.startswith("github.") for line in out) == 164
     assert "164 activities, 0 of them with a firing; by trigger:" in out
+
+
+def test_what_flow_control_would_do_is_explained(it):
+    """Which instance it would join, or what limits it; and what it did."""
+    source = (it.path / "it.py").read_text()
+    parts = {
+        "group": '{"batch": {"size": 3, "wait": 1000}}',
+        "rate": '{"rate_limit": {"limit": 1, "period": 1000}}',
+    }
+    for name, control in parts.items():
+        source += f'app.trigger("{name}", on="Note", start=keep, control={control})\n'
+    it.write(source, "it")
+    notes = [{"type": "Note", "actor": "ann", "n": n} for n in range(2)]
+    it.run("append", it.lines(notes[0]), app="it")
+    for verb in ("joins keep ", "joined keep "):
+        out = explain(it, it.lines(notes[1]))
+        rows = [line.split(maxsplit=2) for line in out.splitlines()]
+        said = {row[1]: (row[0], row[2]) for row in rows if row[1:2] and row[1] in parts}
+        assert said["group"][0] == "batched"
+        assert said["group"][1].startswith(verb)
+        assert said["rate"] == ("limited", "rate_limit: 1 in 1000 s is used up")
+        it.run("append", it.lines(notes[1]), app="it")

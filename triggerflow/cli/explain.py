@@ -30,6 +30,8 @@ _STYLES: Final = {
     "started": "green",
     "signalled": "green",
     "cancelled": "green",
+    "debounced": "green",
+    "batched": "green",
     "deduped": "cyan",
     "deferred": "cyan",
     "no": "bright_black",
@@ -247,6 +249,9 @@ def _row(each: Explained) -> tuple[Cell, str, str]:
     words = each.error or (each.reason.words if each.reason is not None else "")
     if each.outcome == "deduped":
         words = _deduped(each)
+    elif each.outcome in ("debounced", "batched"):
+        verb = "joined" if each.recorded else "joins"
+        words = f"{verb} {each.flow or 'instance'} {(each.instance_id or '')[:SHORT_ID]}"
     label = each.reason.what if each.outcome == "no" and each.reason else each.outcome
     return Cell(label.replace("_", " "), style), each.trigger, words
 

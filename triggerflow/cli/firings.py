@@ -7,7 +7,7 @@ import click
 from triggerflow.cli.render import Cell, dim, moment, note, print_json, print_table
 from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
 
-_GOOD = ("started", "signalled", "cancelled")
+_GOOD = ("started", "signalled", "cancelled", "debounced", "batched")
 
 
 @click.command(short_help="List firings: which trigger met what, and what came of it.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import triggerflow as tf
@@ -49,6 +49,13 @@ acts = st.lists(
 )
 @given(
     acts=acts, control=controls(), key=st.booleans(), dedup=st.booleans(), limit=st.booleans()
+)
+@example(
+    acts=[("Note", "b", "x"), ("Tell", "b", "x"), ("Note", "a", "x")],
+    control={"debounce": {"period": 5}, "singleton": {"mode": "cancel"}},
+    key=True,
+    dedup=False,
+    limit=False,
 )
 def test_together_as_one_by_one(new_app, live, acts, control, key, dedup, limit):
     """The same outcomes, instances, holds and letters, and the same rates and places left."""

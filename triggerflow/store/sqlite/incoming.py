@@ -245,6 +245,10 @@ class Arrivals:
         verdict = None if new.admission is None else self._judge(new, new.admission, seq)
         if verdict is not None:
             return Decision(verdict.outcome, verdict.reason, verdict.instance)
+        asked = new.admission
+        if asked is not None and any(place.mode == "cancel" for place in asked.places):
+            # Those that it ends may have letters on their way.
+            self._deliver()
         number = self.instance(new, seq, trigger, owned, generation=generation)
         self._free_keys()
         if new.key is not None:

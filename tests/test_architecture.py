@@ -465,7 +465,7 @@ LONG = {
     "store/protocol.py": (460, "what a backend offers: every verb with its promise"),
     "store/sqlite/store.py": (530, "every verb of the protocol, each a few lines"),
     "store/postgres/standing.py": (480, "all that a batch locks and reads, in the one order"),
-    "store/postgres/store.py": (510, "every verb of the protocol, each a few lines"),
+    "store/postgres/store.py": (540, "every verb of the protocol, each a few lines"),
     "engine/executor.py": (485, "the durability guarantee stands in one file"),
     "engine/engine.py": (480, "the verbs over one open store"),
     "errors.py": (550, "the catalogue of public errors: a leaf that must not be many modules"),

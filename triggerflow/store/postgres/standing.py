@@ -3,8 +3,8 @@
 All batches lock in one order: the worker's row, the registry (shared), CIDs (by inserting
 them), what flow control keeps, where it may be touched, waits likewise (see `flow`),
 instances, outbox rows, tasks, each kind in the order of its keys. So no two of them wait for
-each other in a ring. What is locked can't change until the batch commits, and what is read is read after the
-locks, so whoever waited for another batch sees all that it wrote.
+each other in a ring. What is locked can't change until the batch commits, and what is read is
+read after the locks, so whoever waited for another batch sees all that it wrote.
 
 Whom a firing's letter or a newcomer's place concerns, only the decision tells: these
 instances are locked late, by `Standing.fetch`. Should that close a ring, the server breaks it,

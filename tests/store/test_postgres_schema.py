@@ -291,11 +291,13 @@ def test_waits_from_before_are_filed_under_everything(
         )
         db.execute(
             "INSERT INTO instance (id, public_id, flow, version, status, created, namespace)"
-            " VALUES (1, 'i1', 'f', 1, 'running', 0, ''), (2, 'i2', 'f', 1, 'running', 0, 'shop')"
+            " VALUES (1, 'i1', 'f', 1, 'running', 0, ''),"
+            " (2, 'i2', 'f', 1, 'running', 0, 'shop')"
         )
         db.execute(
             "INSERT INTO wait (instance, generation, tag, pattern, position, scanned)"
-            " VALUES (1, 1, 'w#0', 'p', 2, 5), (2, 1, 'w#1', 'p', 2, 7), (2, 1, 'w#2', 'p', 2, 7)"
+            " VALUES (1, 1, 'w#0', 'p', 2, 5), (2, 1, 'w#1', 'p', 2, 7),"
+            " (2, 1, 'w#2', 'p', 2, 7)"
         )
         db.execute("DELETE FROM wait WHERE tag = 'w#2'")
     monkeypatch.setattr(schema, "migrations", lambda: migrations)

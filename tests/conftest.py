@@ -42,7 +42,7 @@ BEGIN
     LOOP
         EXECUTE format('ALTER SEQUENCE {0}.%I RESTART', found.sequencename);
     END LOOP;
-    UPDATE {0}.meta SET value = 0 WHERE name = 'registry';
+    UPDATE {0}.meta SET value = 0 WHERE name <> 'schema';
     FOR found IN SELECT tablename FROM pg_tables WHERE schemaname = '{0}_own'
     LOOP
         EXECUTE format('DROP TABLE {0}_own.%I CASCADE', found.tablename);

@@ -410,7 +410,7 @@ COMMITS = {
     ("engine/backfill.py", "Backfills._page", "self._committer.ask"),
     ("engine/redispatch.py", "Redispatcher.carry_out", "self._committer.ask_all"),
     # Waits for activities: hits, and how far they were looked at.
-    ("engine/watching.py", "Watching._page", "self._committer.ask_all"),
+    ("engine/watching.py", "Watching._commit", "self._committer.ask"),
 }
 
 
@@ -461,12 +461,11 @@ LONG = {
     "engine/keeper.py": (475, "what one worker claims and keeps alive, round by round"),
     "engine/arrivals.py": (465, "how an activity is planned, by whichever way it comes"),
     "store/operations.py": (460, "the catalogue of operations: what each one promises"),
-    "store/records.py": (430, "the catalogue of what a store gives back"),
-    "triggers/trigger.py": (445, "every field of a trigger, checked and in normal form"),
+    "triggers/trigger.py": (450, "every field of a trigger, checked and in normal form"),
     "store/protocol.py": (460, "what a backend offers: every verb with its promise"),
     "store/sqlite/store.py": (530, "every verb of the protocol, each a few lines"),
     "store/postgres/standing.py": (480, "all that a batch locks and reads, in the one order"),
-    "store/postgres/store.py": (510, "every verb of the protocol, each a few lines"),
+    "store/postgres/store.py": (540, "every verb of the protocol, each a few lines"),
     "engine/executor.py": (485, "the durability guarantee stands in one file"),
     "engine/engine.py": (480, "the verbs over one open store"),
     "errors.py": (550, "the catalogue of public errors: a leaf that must not be many modules"),

@@ -185,8 +185,8 @@ class Definitions:
                 `app.guard`.
             version: raise it to make an otherwise equal trigger a new one.
             more: ``signal``, ``cancel``, ``input``, ``key``, ``dedup``, ``namespace``,
-                ``max_depth``, ``control``, ``retry``, ``dead_letter``, ``start_at``: see
-                `triggerflow.define_trigger`.
+                ``max_depth``, ``control``, ``cancel_on``, ``retry``, ``dead_letter``,
+                ``start_at``: see `triggerflow.define_trigger`.
 
         Raises:
             DefinitionError, PatternError: a part of it can't work.

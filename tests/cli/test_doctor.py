@@ -1,5 +1,10 @@
 """`doctor`: each finding with its remedy, and a status that scripts can trust."""
 
+import contextlib
+import sqlite3
+
+import triggerflow as tf
+
 NOTE = {"type": "Note", "actor": "https://a.example/cid"}
 LIKE = {"type": "Like", "actor": "https://a.example/bob"}
 
@@ -58,3 +63,22 @@ def test_failed_instances_are_a_warning(project):
     project.run("append", project.lines(LIKE), "--work")
     found = levels(project.json("doctor"))
     assert found["1 instance failed"][0] == "warning"
+
+
+def test_waits_that_cannot_be_read_are_named(project):
+    """A stored pattern of a newer version, or broken, is an error with a remedy."""
+    project.change(
+        '    reply = yield tf.wait_signal("reply")\n',
+        '    reply = yield tf.wait_activity({"type": ["Reply"]})\n',
+    )
+    project.run("append", project.lines({**LIKE, "type": "Follow"}), "--work")
+    assert "can't be read" not in project.run("doctor").stdout
+    newer = tf.App(entry_points=False).codec.encode({"type": [{"sounds-like": "Reply"}]})
+    with contextlib.closing(sqlite3.connect(project.path / "shop.db")) as db, db:
+        db.execute("UPDATE wait SET pattern = ?", (newer,))
+    found = levels(project.json("doctor", status=1))
+    ((words, (level, remedy)),) = (each for each in found.items() if "be read" in each[0])
+    assert level == "error"
+    assert words.startswith("1 wait for activities can't be read (wait_activity#0 of instance")
+    assert "sounds-like" in words
+    assert "newer triggerflow" in remedy

@@ -190,6 +190,64 @@ def test_gather_retries_side_effects_and_a_cancel(make_any_store):
     assert report.points >= 10
 
 
+def make_waiting(store):
+    app = tf.App(store, build="one", entry_points=False)
+
+    def note(what):
+        return what
+
+    @app.flow
+    def order(activity):
+        id = activity["id"]
+        try:
+            paid = yield tf.wait_activity({"type": ["Paid"], "id": [id]})
+            yield tf.emit({"type": "Sent", "actor": "shop", "id": id})
+            seen = yield tf.wait_activity({"type": ["Seen"]}, timeout=50, default=None)
+            return [paid["sum"], seen]
+        except tf.FlowCancelled:
+            yield tf.call(note, id)
+            raise
+
+    @app.flow
+    def parcel(activity):
+        return (yield tf.wait_activity({"type": ["Paid"]}, after=0))["sum"]
+
+    cancels = {"on": "Cancelled", "match": {"id.$": "$.id"}}
+    app.trigger("order", on="Order", start=order, cancel_on=[cancels])
+    app.trigger("parcel", on="Sent", start=parcel, cancel_on=[cancels])
+    return app
+
+
+async def waiting_scenario(engine):
+    ids = []
+    for id in ("kept", "cancelled", "late"):
+        found = await engine.append({"type": "Order", "actor": "ann", "id": id})
+        ids.append(found.firings[0].instance_id)
+    for id, kind in (("kept", "Paid"), ("cancelled", "Cancelled"), ("late", "Paid")):
+        await engine.append({"type": kind, "actor": "bank", "id": id, "sum": 7})
+    await engine.run_until_idle()
+    await engine.append({"type": "Cancelled", "actor": "ann", "id": "late"})
+    ends = [await engine.wait(id, timeout=1000) for id in ids]
+    await engine.run_until_idle()
+    parcels = [each async for each in engine.instances(flow="parcel")]
+    return [(each.status, each.result) for each in ends], [each.result for each in parcels]
+
+
+def audit_waiting(store):
+    """No wait, and nothing where it was filed, outlives its instance."""
+    audit(store)
+    assert store.waits() == []
+    assert store.standing().paths == ()
+
+
+def test_waits_and_cancel_on_survive_every_crash():
+    """Waits, what they met and what cancelled land once each, wherever the engine dies."""
+    report = crash_everywhere(make_waiting, waiting_scenario, MemoryStore, audit=audit_waiting)
+    ended = [("done", [7, None]), ("cancelled", None), ("cancelled", None)]
+    assert report.end == (ended, [7, 7])
+    assert report.points >= 20
+
+
 def test_chance_is_the_same_after_a_crash():
     """What `uuid4`, `random` and `now` gave before a crash, they give after it."""
 

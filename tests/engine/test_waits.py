@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 import triggerflow as tf
+from triggerflow.store.sqlite import SqliteStore
 
 
 def follow(name, **more):
@@ -175,6 +177,184 @@ def test_many_waits_and_many_activities(app, live):
         return [(await engine.wait(id)).result for id in ids]
 
     assert live(app, main) == list(range(200))
+
+
+def test_replaced_wait_does_not_get_what_the_old_pattern_met(new_app, make_store, live):
+    """New code waits under the same tag for something else: the old one's hit is dropped."""
+    store = make_store()
+
+    def make(build, kind):
+        app = new_app(store, build=build)
+
+        @app.flow(name="f")
+        def f(_):
+            yield tf.wait_signal("go")
+            return (yield tf.wait_activity({"type": [kind]}))["actor"]
+
+        return app
+
+    async def before(engine):
+        id = await engine.start("f")
+        await engine.signal(id, "go")
+        await engine.run_until_idle()
+        return id
+
+    id = live(make("one", "Accept"), before)
+
+    async def hit(engine):
+        # Looked at by one that owns nothing: what was met stays in the inbox.
+        await engine.append(accept("old"))
+        await engine._watching.scan()
+
+    live(make("one", "Accept"), hit, work=False)
+    record = store_of(store, id)
+    assert [row.kind for row in record] == ["activity"]
+
+    async def after(engine):
+        await engine.run_until_idle()
+        waiting = (await engine.get(id)).status
+        await engine.append({"type": "Reject", "actor": "ann"})
+        ended = await engine.wait(id)
+        return waiting, ended.status, ended.result, engine._store.waits()
+
+    assert live(make("two", "Reject"), after) == ("waiting", "done", "ann", [])
+
+
+def store_of(store, id):
+    store.open()
+    try:
+        return store.inbox(store.instance(id).number)
+    finally:
+        store.close()
+
+
+def test_equal_pattern_of_new_code_keeps_what_was_met(new_app, make_store, live):
+    """Code that is otherwise new but waits for the same gets what came meanwhile."""
+    store = make_store()
+
+    def make(build, pattern):
+        app = new_app(store, build=build)
+
+        @app.flow(name="f")
+        def f(_):
+            return (yield tf.wait_activity(pattern))["actor"]
+
+        return app
+
+    async def before(engine):
+        id = await engine.start("f")
+        await engine.run_until_idle()
+        return id
+
+    id = live(make("one", {"type": ["Accept"]}), before)
+
+    async def hit(engine):
+        await engine.append(accept("ann"))
+
+    live(make("one", {"type": ["Accept"]}), hit, work=False)
+
+    async def after(engine):
+        return (await engine.wait(id)).result
+
+    assert live(make("two", {"type": ["Accept"]}), after) == "https://a.example/ann"
+
+
+@pytest.mark.parametrize("late", [-1, 0, 1])
+def test_met_and_timed_out_at_the_same_moment_is_one_of_both(app, live, late):
+    """Whatever comes first, the flow sees one end of the wait, and nothing is left over."""
+
+    @app.flow
+    def f(_):
+        got = yield tf.wait_activity({"type": ["Accept"]}, timeout=10, default=None)
+        again = yield tf.wait_activity({"type": ["Accept"]}, timeout=100, default=None)
+        return got and got["actor"], again and again["actor"]
+
+    async def main(engine):
+        id = await engine.start(f)
+        await engine.run_until_idle()
+        await trio.sleep(10 + late)
+        await engine.append(accept("ann"))
+        found = await engine.wait(id)
+        record = engine._store.instance(id)
+        return found.result, engine._store.waits(), engine._store.inbox(record.number)
+
+    (first, second), waits, inbox = live(app, main)
+    # Once in any case: what the first one didn't get is the second one's.
+    assert [first, second].count("https://a.example/ann") == 1
+    assert (waits, inbox) == ([], [])
+    if late:
+        assert (first is None) == (late > 0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "early", "met"),
+    [
+        ({"actor": [{"prefix": "https://a.example/"}]}, {"actor": "b"}, {}),
+        ({"$or": [{"n": [1]}, {"m": [2]}]}, {"n": 2, "m": 1}, {"n": 0, "m": 2}),
+        ({"n": [{"exists": False}], "m": [1]}, {"n": 1, "m": 1}, {"m": 1}),
+        ({"n": [{"exists": False}]}, {"n": 1}, {}),
+    ],
+    ids=["prefix", "or", "absent and equal", "absent"],
+)
+def test_patterns_of_every_shape_are_met(app, live, pattern, early, met):
+    """Without any equality, with a choice, with what must be absent."""
+
+    @app.flow
+    def f(_):
+        return (yield tf.wait_activity(pattern))
+
+    async def main(engine):
+        id = await engine.start(f)
+        await engine.append(accept("x") | early)
+        await engine.run_until_idle()
+        assert (await engine.get(id)).status == "waiting"
+        await engine.append(accept("x") | met)
+        return (await engine.wait(id)).result
+
+    assert live(app, main) == accept("x") | met
+
+
+def test_appended_by_one_who_does_not_work(new_app, make_sqlite, real):
+    """An engine that only writes tells nobody: the worker on the same file notices."""
+    store = make_sqlite()
+    app, other = new_app(store), new_app(SqliteStore(store.path))
+
+    @app.flow
+    def f(_):
+        return (yield tf.wait_activity({"type": ["Accept"]}))["actor"]
+
+    async def main():
+        async with app.open() as worker, other.open(work=False) as writer:
+            id = await worker.start(f)
+            await worker.run_until_idle()
+            await writer.append(accept("ann"))
+            return (await worker.wait(id)).result
+
+    assert real(main) == "https://a.example/ann"
+
+
+def test_bad_stored_pattern_leaves_its_instance_its_timeout(app, live):
+    """Whose wait can't be read still times out, and can be cancelled; others go on."""
+
+    @app.flow
+    def f(limit):
+        options = {"timeout": limit, "default": None} if limit else {}
+        got = yield tf.wait_activity({"type": ["Accept"]}, **options)
+        return got and got["actor"]
+
+    async def main(engine):
+        bad = [await engine.start(f, limit) for limit in (50, None)]
+        await engine.run_until_idle()
+        db = engine._store
+        db._write(lambda each: each.execute("UPDATE wait SET pattern = x'ff'"))
+        good = await engine.start(f)
+        await engine.append(accept("ann"))
+        first = (await engine.wait(good)).result
+        await engine.cancel(bad[1])
+        ends = [(await engine.wait(id)) for id in bad]
+        return first, [each.status for each in ends], db.waits()
+
+    assert live(app, main) == ("https://a.example/ann", ["done", "cancelled"], [])
 
 
 # --- emit

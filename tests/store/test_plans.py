@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from triggerflow.core.admission_request import Admission, Gather, Pace, Place
-from triggerflow.store.acts import CloseTask, OpenTask, RearmTask
+from triggerflow.store.acts import CloseTask, CloseWait, OpenTask, OpenWait, RearmTask
 from triggerflow.store.operations import (
     Append,
     Batch,
@@ -27,12 +27,14 @@ from triggerflow.store.operations import (
     Release,
     Send,
     Start,
+    Terminate,
     Turn,
     Unblock,
 )
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.sqlite import SqliteStore
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Hit, Watched
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
@@ -53,6 +55,8 @@ LARGE = (
     "task",
     "task_answer",
     "tried",
+    "wait",
+    "wait_key",
 )
 # Partial indexes that hold only what the question is about: walking them is no waste.
 SMALL = (
@@ -62,6 +66,7 @@ SMALL = (
     "instance_open",
     "instance_unhappy",
     "task_suspect",
+    "wait_behind",
 )
 # Questions to a listing; each of their pages is looked up, and none is sorted.
 LISTED: tuple[dict[str, Any], ...] = (
@@ -99,8 +104,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
                 turns.append(Block(each.number, 1, 0, "diverged", "changed", "build-a"))
             else:
                 queued = OpenTask(f"call:t#{each.number}", "gpu", "render", b"a", NOW)
+                wait = OpenWait("w#0", b"p", 0, b"d", (('["id"]', f"n{each.number}"),))
                 parked = parking(each.number, 0, NOW + each.number)
-                turns.append(attrs.evolve(parked, acts=(queued,)))
+                turns.append(attrs.evolve(parked, acts=(queued, wait)))
         store.commit(Batch(turns, NOW, worker))
         sends = [
             Send(f"i-x{n}", "signal", "reply", b"yes", NOW, f"d{n}", b"d")
@@ -238,6 +244,22 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
         store.commit(Batch([ClaimTasks(5, *one, NOW)], NOW - 99, dying))
         store.reap({dying[0]: NOW - 99})
 
+    def listen() -> None:
+        mine = own()
+        standing = store.standing()
+        opened = OpenWait("w#1", b"p", 0, b"d", (('["id"]', "n77"), ("", "")))
+        acts = (opened, attrs.evolve(opened, tag="w#2"), CloseWait("w#2"))
+        commit(attrs.evolve(parking(mine.number, 0, None), acts=acts))
+        found = store.waits_under([('["id"]', "n77", 0), ("", "", 0), ('["n"]', "n1", 9)], 10)
+        (wait,) = store.waits_of(mine.number)
+        store.waits(after=500, limit=10)
+        store.waits_behind(limit=10)
+        store.waits_behind((5, 5), 10, nearest_first=True)
+        hits = (Hit(found[0][1].id, 9, 0, b"p"),)
+        commit(Watched(9, NOW, hits, (wait.id,), (wait.id,), standing.newest))
+        commit(Watched(10**9, NOW, newest=standing.newest))
+        commit(Terminate("i-x14", b"v", NOW))
+
     def controlled(name: str, **parts: Any) -> Any:
         made = append(name, registry)
         new = attrs.evolve(made.firings[0].instance, key=None, admission=Admission(**parts))
@@ -268,6 +290,7 @@ def deeds(store: SqliteStore) -> dict[str, Callable[[], object]]:
 
     new = NewInstance("i-new", "welcome", 1, b"input", b"seed", NOW, key="k-x12")
     return {
+        "waits": listen,
         "append": lambda: commit(append("new", registry), append("x7", registry)),
         "gather": gather,
         "limit": limit,

@@ -40,8 +40,6 @@ from triggerflow.store.operations import (
     NewInstance,
     PlannedFiring,
     Release,
-    Satisfy,
-    Scanned,
     Send,
     Start,
     Terminate,
@@ -51,6 +49,7 @@ from triggerflow.store.operations import (
 from triggerflow.store.postgres.wire import Db
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Hit, Watched
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +70,7 @@ LARGE = (
     "task_answer",
     "tried",
     "wait",
+    "wait_key",
 )
 # Partial indexes that hold only what the question is about: walking them is no waste.
 SMALL = (
@@ -81,6 +81,7 @@ SMALL = (
     "instance_owned",
     "instance_unhappy",
     "task_suspect",
+    "wait_behind",
 )
 # 100,000 instances, one in a hundred runnable, one in a hundred blocked, the others parked or
 # done; each with an activity, a firing, a log entry, a message, a task and so on.
@@ -109,8 +110,12 @@ INSERT INTO log (instance, generation, position, tag, value, failed, at)
 INSERT INTO inbox (instance, kind, name, payload, dedup, digest, at)
     SELECT n, 'signal', 'reply', 'p', 'd' || n, 'd', {now} FROM generate_series(1, {rows}) n;
 INSERT INTO tried (instance, build) SELECT n, 'build-a' FROM generate_series(1, {rows}) n;
-INSERT INTO wait (instance, generation, tag, pattern, position)
-    SELECT n, 1, 'wait#0', 'p', 0 FROM generate_series(1, {rows}) n;
+INSERT INTO wait (id, instance, generation, tag, pattern, position)
+    SELECT n, n, 1, 'wait#0', 'p', 0 FROM generate_series(1, {rows}) n;
+INSERT INTO wait_key (path, value, wait)
+    SELECT '["id"]', 'n' || n, n FROM generate_series(1, {rows}) n;
+UPDATE wait SET upto = 9 WHERE id % 1000 = 0;
+UPDATE meta SET value = {rows} WHERE name = 'wait';
 INSERT INTO task (instance, generation, tag, queue, step, args, due, armed)
     SELECT n, 1, 'call:t#0', 'gpu', 'render', 'a', {now}, {now}
     FROM generate_series(1, {rows}) n;
@@ -311,7 +316,17 @@ def deeds(plans: Plans) -> dict[str, Callable[[], object]]:
             Send("i-x12", "signal", "reply", b"yes", NOW, "d12", b"d"),
             Send("i-x14", "cancel", "", b"", NOW),
         ),
-        "satisfy": lambda: commit(Satisfy(77, b"p", NOW), Scanned((78, 79), 5)),
+        "watched": lambda: commit(
+            Watched(9, NOW, (Hit(77, 9, 0, b"p"),), (78, 79), (80,), newest=ROWS),
+        ),
+        "waits": lambda: (
+            store.standing(),
+            store.waits_under([('["id"]', "n78", 0), ("", "", 0), ('["n"]', "n1", 9)], 10),
+            store.waits_behind(limit=10),
+            store.waits_behind((5, 5), 10, nearest_first=True),
+            store.waits(500, 10),
+            store.waits_of(78),
+        ),
         "claim": lambda: commit(Claim(10, 1, "build-b", FLOWS, NOW + 50)),
         "claim alone": lambda: commit(Claim(10, 1, "build-b", FLOWS, NOW, alone=True)),
         # The largest that a worker asks for.

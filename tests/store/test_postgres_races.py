@@ -25,7 +25,6 @@ from triggerflow.store.operations import (
     NewInstance,
     PlannedFiring,
     Release,
-    Satisfy,
     Send,
     Start,
     Turn,
@@ -35,6 +34,7 @@ from triggerflow.store.postgres import batch as batches
 from triggerflow.store.postgres import flow, reads, registry, turns, waking
 from triggerflow.store.records import NewTrigger
 from triggerflow.store.tasks import ClaimTasks
+from triggerflow.store.waits import Hit, Watched
 
 NOW = 1_700_000_000.0
 FLOWS = frozenset({("welcome", 1)})
@@ -248,12 +248,87 @@ def test_a_wait_is_met_while_its_instance_parks(pair: Pair) -> None:
     pair.ask(pair.one, turn(mine, "running", acts=(opens,)), worker=worker)
     (wait,) = pair.two.waits()
     parked = pair.held(pair.one, turn(mine, "waiting"), worker=worker)
-    met = pair.beside(lambda: pair.ask(pair.two, Satisfy(wait.id, b"doc", NOW)))
+    hit = Watched(1, NOW, (Hit(wait.id, 1, 0, b"doc"),))
+    met = pair.beside(lambda: pair.ask(pair.two, hit))
     pair.until_blocked(met)
     parked.commit()
     assert met.result().told == ((mine.number, None),)
     assert pair.one.instance("i1").status == "running"
-    assert pair.ask(pair.one, Satisfy(wait.id, b"doc", NOW)).verdict is Verdict.GONE
+    assert pair.ask(pair.one, hit).told == ()
+    assert len(pair.one.inbox(mine.number)) == 1
+
+
+def opening(mine: Any, tag: str) -> Turn:
+    return turn(mine, "running", acts=(OpenWait(tag, b"pattern", 0),))
+
+
+def test_a_wait_that_is_not_committed_yet_is_not_the_newest(pair: Pair) -> None:
+    """Who moves the position waits for one that is being opened, and leaves it behind."""
+    worker = pair.worker(pair.one)
+    mine = pair.own(pair.one, worker, "i1")
+    pair.ask(pair.one, opening(mine, "w#0"), worker=worker)
+    seen = pair.two.standing().newest
+    held = pair.held(pair.one, opening(mine, "w#1"), worker=worker)
+    newest = pair.two.standing().newest
+    assert newest == seen
+    moved = pair.beside(lambda: pair.ask(pair.two, Watched(7, NOW, newest=newest)))
+    pair.until_blocked(moved)
+    held.commit()
+    moved.result()
+    found = {each.tag: (each.id > newest, each.scanned, each.upto) for each in pair.two.waits()}
+    assert found == {"w#0": (False, 0, 0), "w#1": (True, 0, 7)}
+
+
+def test_a_wait_opened_while_the_position_moves_begins_behind_it(pair: Pair) -> None:
+    """It sees the new position, though its batch began before that was committed."""
+    worker = pair.worker(pair.one)
+    mine = pair.own(pair.one, worker, "i1")
+    pair.ask(pair.one, opening(mine, "w#0"), worker=worker)
+    newest = pair.two.standing().newest
+    held = pair.held(pair.two, Watched(7, NOW, newest=newest))
+    opened = pair.beside(lambda: pair.ask(pair.one, opening(mine, "w#1"), worker=worker))
+    pair.until_blocked(opened)
+    held.commit()
+    opened.result()
+    assert [(each.tag, each.upto) for each in pair.two.waits_behind()] == [("w#1", 7)]
+
+
+def test_the_first_wait_begins_where_activities_are_settled(pair: Pair) -> None:
+    """An activity that isn't committed yet is still before the position of all."""
+    worker = pair.worker(pair.one)
+    mine = pair.own(pair.one, worker, "i1")
+    held = pair.held(pair.two, Append("cid-a", b"{}", "[]", "[]", NOW, 0, None))
+    pair.ask(pair.one, opening(mine, "w#0"), worker=worker)
+    assert pair.one.standing().position == 0
+    held.commit()
+    assert [each.seq for each in pair.one.activities(0, 9)] == [1]
+
+
+def test_two_open_waits_at_once(pair: Pair) -> None:
+    """One after the other, numbered as they are committed."""
+    one, two = pair.worker(pair.one), pair.worker(pair.two)
+    first, second = pair.own(pair.one, one, "i1"), pair.own(pair.two, two, "i2")
+    held = pair.held(pair.one, opening(first, "w#0"), worker=one)
+    other = pair.beside(lambda: pair.ask(pair.two, opening(second, "w#0"), worker=two))
+    pair.until_blocked(other)
+    held.commit()
+    other.result()
+    assert [each.instance for each in pair.one.waits()] == [first.number, second.number]
+
+
+def test_an_instance_ends_while_its_wait_is_met(pair: Pair) -> None:
+    """The hit finds no wait any more, and tells nobody."""
+    worker = pair.worker(pair.one)
+    mine = pair.own(pair.one, worker, "i1")
+    pair.ask(pair.one, opening(mine, "w#0"), worker=worker)
+    (wait,) = pair.two.waits()
+    ended = pair.held(pair.one, turn(mine, "done"), worker=worker)
+    hit = Watched(1, NOW, (Hit(wait.id, 1, 0, b"doc"),))
+    met = pair.beside(lambda: pair.ask(pair.two, hit))
+    pair.until_blocked(met)
+    ended.commit()
+    assert met.result().told == ()
+    assert (pair.two.waits(), pair.two.inbox(mine.number)) == ([], [])
 
 
 def test_a_child_that_ends_while_its_parent_joins_is_told(pair: Pair) -> None:

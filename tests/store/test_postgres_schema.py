@@ -273,3 +273,46 @@ def test_the_third_migration_keeps_what_is_there(
     finally:
         store.close()
     assert fresh.version() == NEWEST
+
+
+def test_waits_from_before_are_filed_under_everything(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open waits keep their positions, are found by every activity, and get new numbers."""
+    migrations = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: migrations[:3])
+    with psycopg.connect(fresh.places.url, autocommit=True) as db:
+        schema.migrate(db, fresh.name, fresh.places.url)
+        db.execute(f"SET search_path TO {fresh.name}")
+        db.execute(
+            "INSERT INTO activity (seq, cid, types, actors, received)"
+            " SELECT nextval('activity_seq'), 'cid' || n, '[]', '[]', 0"
+            " FROM generate_series(1, 7) n"
+        )
+        db.execute(
+            "INSERT INTO instance (id, public_id, flow, version, status, created, namespace)"
+            " VALUES (1, 'i1', 'f', 1, 'running', 0, ''),"
+            " (2, 'i2', 'f', 1, 'running', 0, 'shop')"
+        )
+        db.execute(
+            "INSERT INTO wait (instance, generation, tag, pattern, position, scanned)"
+            " VALUES (1, 1, 'w#0', 'p', 2, 5), (2, 1, 'w#1', 'p', 2, 7),"
+            " (2, 1, 'w#2', 'p', 2, 7)"
+        )
+        db.execute("DELETE FROM wait WHERE tag = 'w#2'")
+    monkeypatch.setattr(schema, "migrations", lambda: migrations)
+    store = fresh.store()
+    store.open()
+    try:
+        found = [(each.id, each.tag, each.scanned, each.upto) for each in store.waits()]
+        assert found == [(1, "w#0", 5, 7), (2, "w#1", 7, 7)]
+        residue = [("", "", 0), ("", "\nshop", 0)]
+        assert [(at, each.id) for at, each in store.waits_under(residue, 10)] == [
+            (0, 1),
+            (1, 2),
+        ]
+        standing = store.standing()
+        assert (standing.position, standing.newest, standing.paths) == (7, 3, ("",))
+        assert [each.id for each in store.waits_behind()] == [1]
+    finally:
+        store.close()

@@ -215,6 +215,44 @@ def test_commits_are_flushed(database: Path) -> None:
     store.close()
 
 
+def test_waits_from_before_are_filed_under_everything(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open waits keep their positions, are found by every activity, and get new numbers."""
+    real = schema.migrations()
+    monkeypatch.setattr(
+        schema, "migrations", lambda: tuple(each for each in real if each[0] < 11)
+    )
+    store = SqliteStore(database)
+    store.open()
+    assert store._db is not None
+    store._db.executemany(
+        "INSERT INTO activity (seq, cid, types, actors, received) VALUES (?, ?, '[]', '[]', 0)",
+        [(n, f"cid{n}") for n in range(1, 8)],
+    )
+    store._db.executemany(
+        "INSERT INTO wait (id, instance, generation, tag, pattern, position, scanned)"
+        " VALUES (?, ?, 1, ?, x'01', 2, ?)",
+        [(3, 1, "w#0", 5), (9, 2, "w#1", 7)],
+    )
+    for id, namespace in (("i1", ""), ("i2", "shop")):
+        new = NewInstance(id, "f", 1, b"", b"", NOW, namespace=namespace)
+        store.commit(Batch([Start(new)], NOW))
+    store.abandon()
+    monkeypatch.undo()
+    store = SqliteStore(database)
+    store.open()
+    found = [(each.id, each.tag, each.scanned, each.upto) for each in store.waits()]
+    assert found == [(3, "w#0", 5, 7), (9, "w#1", 7, 7)]
+    residue = [("", "", 0), ("", "\nshop", 0)]
+    found = [(index, each.id) for index, each in store.waits_under(residue, 10)]
+    assert found == [(0, 3), (1, 9)]
+    standing = store.standing()
+    assert (standing.position, standing.newest, standing.paths) == (7, 9, ("",))
+    assert [each.id for each in store.waits_behind()] == [3]
+    store.close()
+
+
 def test_activities_keep_their_numbers_through_the_sixth_migration(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from triggerflow.cli.session import SHORT_ID, Session, json_option, pass_session
 if TYPE_CHECKING:
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import Counts, InstanceRecord, WorkerRecord
+    from triggerflow.store.waits import WaitRecord
 
 # Instances that are looked at one by one, a status; the rest is only counted.
 _MOST_LOOKED_AT: Final = 10_000
@@ -86,6 +87,7 @@ def _examine(
     yield from _unserved(store, alive)
     yield from _blocked(store)
     yield from _strangers(session, store)
+    yield from _unreadable(store)
     failed = counts.instances.get("failed", 0)
     if failed:
         yield Finding(
@@ -198,3 +200,43 @@ def _strangers(session: Session, store: Store) -> Iterator[Finding]:
             f"{count(number, 'instance')} of {label} runnable, which this app doesn't know",
             "run a worker whose app registers it, or they will be blocked",
         )
+
+
+def _unreadable(store: Store) -> Iterator[Finding]:
+    """Open waits for activities that this version can't read: none of its workers can."""
+    from triggerflow.core.codec import ValueCodec
+    from triggerflow.triggers import Watch
+
+    codec = ValueCodec()
+    bad: dict[int, str] = {}
+    for wait in _waits(store):
+        try:
+            Watch.read(wait.action, codec.decode(wait.pattern))
+        except Exception as error:  # noqa: BLE001 - bytes may be anything
+            bad[wait.id] = f"{wait.tag} of instance number {wait.instance}: {error}"
+    if bad:
+        yield Finding(
+            "error",
+            f"{count(len(bad), 'wait')} for activities can't be read "
+            f"({next(iter(bad.values()))})",
+            "if a newer triggerflow wrote them, run its workers: what came meanwhile is looked "
+            "at then; else cancel the instances",
+        )
+
+
+def _waits(store: Store) -> Iterator[WaitRecord]:
+    """Those that are behind first: what can't be read is, once something might meet it."""
+    after: tuple[int, int] | None = None
+    for _ in range(_MOST_LOOKED_AT // _PAGE):
+        page = store.waits_behind(after, _PAGE)
+        yield from page
+        if len(page) < _PAGE:
+            break
+        after = page[-1].scanned, page[-1].id
+    last = 0
+    for _ in range(_MOST_LOOKED_AT // _PAGE):
+        page = store.waits(last, _PAGE)
+        yield from page
+        if len(page) < _PAGE:
+            break
+        last = page[-1].id

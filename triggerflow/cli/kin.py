@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from triggerflow.core.codec import ValueCodec
     from triggerflow.store.protocol import Store
     from triggerflow.store.records import InstanceRecord
+    from triggerflow.store.waits import Standing, WaitRecord
 
 _STARTS = frozenset({"child", "spawn"})
 
@@ -75,8 +76,13 @@ def listening(
     """Tag -> what is listened for, for the open waits among these tags."""
     if not any(kind_of(tag) == "wait_activity" for tag in tags):
         return {}
+    standing = store.standing()
     return {
-        row.tag: Listening(decoded(row.pattern, codec), row.scanned)
-        for row in store.waits()
-        if (row.instance, row.generation) == (record.number, record.generation)
+        row.tag: Listening(decoded(row.pattern, codec), _looked_at(row, standing))
+        for row in store.waits_of(record.number)
+        if row.generation == record.generation
     }
+
+
+def _looked_at(row: WaitRecord, standing: Standing) -> int:
+    return row.scanned if row.scanned < row.upto else max(row.scanned, standing.position)

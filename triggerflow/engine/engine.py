@@ -102,8 +102,10 @@ class Engine(Triggering):
         self._watching = Watching(
             store=store,
             committer=committer,
+            reader=self._reader,
             codec=code.codec,
             clock=self._clock,
+            inline=settings.inline,
             told=self._reached_out,
         )
         self._history = History(
@@ -388,6 +390,9 @@ class Engine(Triggering):
 
     def _begun(self, outcome: Outcome) -> None:
         """Drive what this worker owns since the commit that made it, and tell whom it told."""
+        if outcome.opened:
+            self._watching.open = True
+            self._tell(Keeper.dispatch_came)
         if outcome.claimed and self._executor is not None:
             self._alive.update(each.id for each in outcome.claimed)
             self._executor.load(outcome.claimed)

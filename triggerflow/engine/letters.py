@@ -67,10 +67,16 @@ def _message(drive: Drive, row: InboxRow) -> None:
             drive.run.cancelled = True
             drive.feed(CANCEL, NONE)
     elif row.kind == "activity":
-        generation, seq, document = drive.codec.decode(row.payload)
+        # Without a digest where it came before digests were kept.
+        generation, seq, document, *digest = drive.codec.decode(row.payload)
         waiting = drive.replay.pending.get(row.name)
-        # A generation that has ended may have waited under the same tag.
-        if generation == drive.run.generation and waiting is not None:
+        # Under the same tag a generation that has ended may have waited, or the code that
+        # this one replaced, for something else.
+        if (
+            generation == drive.run.generation
+            and waiting is not None
+            and (not any(digest) or digest[0] == drive.replay.digest_of(waiting))
+        ):
             value = [seq, document]
             drive.feed(row.name, drive.codec.frame(value), value)
     elif row.kind == "task":

@@ -12,6 +12,7 @@ from triggerflow.core.tags import kind_of
 from triggerflow.engine import queued
 from triggerflow.engine.settling import starting
 from triggerflow.store import acts
+from triggerflow.triggers import Watch, compile_pattern
 
 if TYPE_CHECKING:
     from triggerflow.core.branch import Waiting
@@ -70,12 +71,20 @@ def _armed(drive: Drive, tag: str, waiting: Waiting) -> None:
     elif isinstance(effect, JoinChild):
         drive.acts.append(acts.AwaitChild(effect.ref.id))
     elif isinstance(effect, WaitActivity):
+        digest = drive.replay.digest_of(waiting) or b""
         position = effect.after
         if position is None:
-            digest = drive.replay.digest_of(waiting) or b""
             position = drive.replay.positions.get(digest, drive.run.origin)
         (pattern,), _ = drive.codec.decode(waiting.snapshot or b"")
-        drive.acts.append(acts.OpenWait(tag, drive.codec.encode(pattern), position))
+        drive.acts.append(
+            acts.OpenWait(
+                tag,
+                drive.codec.encode(pattern),
+                position,
+                digest,
+                Watch(compile_pattern(pattern)).pivots_in(drive.run.namespace),
+            )
+        )
 
 
 def _dropped(drive: Drive, tag: str, kept: Pending) -> None:

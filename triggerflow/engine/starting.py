@@ -16,8 +16,12 @@ from triggerflow.engine.sending import Sending
 from triggerflow.engine.views import Appended, Firing, Rejected
 from triggerflow.errors import DefinitionError, KeyTaken, UnknownFlow
 from triggerflow.pipeline.admission import of_flow
+from triggerflow.pipeline.cancelling import Given, cancelling_waits
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Outcome, Start, Verdict
+from triggerflow.store.waits import NewWait
+from triggerflow.triggers import compile_cancel_on
+from triggerflow.triggers.mapping import NoValue
 
 if TYPE_CHECKING:
     from triggerflow.engine.arrivals import Arrivals
@@ -246,6 +250,7 @@ class Starting(Sending, ABC):
         version: int | None = None,
         namespace: str = "",
         correlation_id: str | None = None,
+        cancel_on: object = None,
     ) -> str:
         """Start an instance by hand.
 
@@ -255,6 +260,8 @@ class Starting(Sending, ABC):
             key: business key, held by one live instance of the flow at a time: a second
                 start with the same input returns the first one's id.
             version: of the flow; the latest by default.
+            cancel_on: which later activities cancel it, as of a trigger; paths look into the
+                input.
 
         Returns:
             The instance's id.
@@ -264,8 +271,10 @@ class Starting(Sending, ABC):
                 others may start it all the same).
             KeyTaken: the key is held by an instance with another input.
             EncodingRefused: the input can't be kept.
+            DefinitionError, PatternError: a part of ``cancel_on`` can't work.
         """
         name = flow_name(flow)
+        cancels = _cancels(cancel_on, input, namespace)
         if key == "":
             raise DefinitionError("start(key=)", "found an empty key")
         if version is None and not isinstance(flow, str):
@@ -284,6 +293,7 @@ class Starting(Sending, ABC):
             key=key,
             digest=None if key is None else self._code.codec.digest((input,), {}, "input"),
             correlation_id=correlation_id,
+            cancel_on=cancels,
             admission=of_flow(known, input, namespace),
         )
         if known is None:
@@ -303,3 +313,12 @@ class Starting(Sending, ABC):
         if not outcome.claimed:
             self._work_came()
         return holder
+
+
+def _cancels(given: object, input: object, namespace: str) -> tuple[NewWait, ...]:
+    what = "start(cancel_on=)"
+    try:
+        return cancelling_waits(compile_cancel_on(given, what), Given(input), namespace)
+    except NoValue as error:
+        problem = str(error).replace("the activity", "the input")
+        raise DefinitionError(what, problem, "") from None

@@ -19,6 +19,7 @@ import attrs
 from triggerflow.core.codec import decode_document, encode_document
 from triggerflow.errors import EncodingRefused
 from triggerflow.pipeline.admission import of_flow, of_trigger
+from triggerflow.pipeline.cancelling import cancelling_waits
 from triggerflow.store.firings import Letter, Once
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
@@ -273,6 +274,7 @@ def _instance(
         namespace=trigger.namespace,
         key=key,
         admission=of_trigger(trigger, flow, activity.document, given, key),
+        cancel_on=cancelling_waits(trigger.cancel_on, activity, trigger.namespace),
     )
     _bind(new, trigger, flows, seed)
     return new

@@ -78,11 +78,20 @@ class EmitActivity:
 
 @attrs.define(slots=True)
 class OpenWait:
-    """Wait for an activity that meets the pattern and comes after `position`."""
+    """Wait for an activity that meets the pattern and comes after `position`.
+
+    Attributes:
+        pattern: encoded.
+        digest: what the flow knows the pattern by.
+        pivots: where it is filed, as (path, value); every activity that it matches has one
+            of these. ``("", "")`` is what every activity has.
+    """
 
     tag: str
     pattern: bytes
     position: int
+    digest: bytes | None = None
+    pivots: tuple[tuple[str, str], ...] = (("", ""),)
 
 
 @attrs.define(slots=True)

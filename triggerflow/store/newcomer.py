@@ -8,6 +8,7 @@ import attrs
 
 if TYPE_CHECKING:
     from triggerflow.core.admission_request import Admission
+    from triggerflow.store.waits import NewWait
 
 
 @attrs.define(slots=True)
@@ -17,7 +18,8 @@ class NewInstance:
     `status` is ``running`` (runnable), or ``blocked`` with `cause` and `reason`. `digest`
     says whether two inputs under one key are the same; without it their bytes do. `depth`
     is how deep a child it is, `chain` how many emitted activities led to it. `admission` is
-    what is asked before it runs; None asks nothing.
+    what is asked before it runs; None asks nothing. `cancel_on` are waits for activities
+    that cancel it, from the one that started it on.
     """
 
     id: str
@@ -35,4 +37,5 @@ class NewInstance:
     correlation_id: str | None = None
     depth: int = 0
     chain: int = 0
+    cancel_on: tuple[NewWait, ...] = ()
     admission: Admission | None = None

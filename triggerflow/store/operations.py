@@ -23,6 +23,7 @@ from triggerflow.store.firings import Letter, Once
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.records import Claimed, ClaimedTask, FiringRecord
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Watched
 
 
 class Verdict(Enum):
@@ -62,6 +63,7 @@ class Outcome:
         ended: public ids of instances that this ended without a turn of theirs.
         emitted: an activity was appended, and waits for its dispatch (turns).
         refusals: acts that can't be done (turns, with `CONFLICT`).
+        opened: waits for activities were opened (appends, starts, dispatches).
     """
 
     verdict: Verdict
@@ -82,6 +84,7 @@ class Outcome:
     emitted: bool = False
     refusals: tuple[Refusal, ...] = ()
     tasks: tuple[ClaimedTask, ...] = ()
+    opened: bool = False
 
 
 APPLIED = Outcome(Verdict.APPLIED)
@@ -365,23 +368,6 @@ class Block:
 
 
 @attrs.define(slots=True)
-class Satisfy:
-    """An activity meets a wait: tell the instance, and close the wait. `GONE` if it is none."""
-
-    wait: int
-    payload: bytes
-    at: float
-
-
-@attrs.define(slots=True)
-class Scanned:
-    """All activities up to `position` were held against these waits."""
-
-    waits: tuple[int, ...]
-    position: int
-
-
-@attrs.define(slots=True)
 class Release:
     """Hand instances back, runnable, without counting a crash."""
 
@@ -425,8 +411,7 @@ Operation = (
     | Heartbeat
     | Turn
     | Block
-    | Satisfy
-    | Scanned
+    | Watched
     | Release
     | Claim
     | TaskHeartbeat

@@ -30,14 +30,14 @@ from triggerflow.store.records import (
     TaskCount,
     TaskRecord,
     TriggerRecord,
-    WaitRecord,
     Where,
     WorkerRecord,
 )
 from triggerflow.store.transactions import Transact, Work
+from triggerflow.store.waits import Waits
 
 
-class Store(Protocol):
+class Store(Waits, Protocol):
     """A place where activities, triggers, instances and logs are kept.
 
     All methods block; none knows an event loop. `commit` and the writing methods are
@@ -391,12 +391,12 @@ class Store(Protocol):
         """Deferred dispatches, oldest first."""
         ...
 
-    def waits(self) -> list[WaitRecord]:
-        """Open waits for activities."""
-        ...
-
     def activities(self, after: int, limit: int) -> list[ActivityRecord]:
-        """Activities by sequence number, those above `after`, in order."""
+        """Activities by sequence number, those above `after`, in order and without a gap.
+
+        Where they are large it may be fewer than `limit`, but one at least. One that could
+        still be followed by a smaller number doesn't count yet.
+        """
         ...
 
     def recorded(self, step: str, key: str) -> bytes | None:

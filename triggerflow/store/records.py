@@ -292,24 +292,6 @@ class TaskCount:
 
 
 @attrs.frozen
-class WaitRecord:
-    """An open wait for an activity.
-
-    Attributes:
-        pattern: encoded.
-        scanned: activities up to this one were held against it.
-    """
-
-    id: int
-    instance: int
-    generation: int
-    tag: str
-    pattern: bytes
-    scanned: int
-    namespace: str = ""
-
-
-@attrs.frozen
 class TriggerRecord:
     """A stored trigger: `spec` is its DAG-CBOR, `cid` that spec's CID.
 

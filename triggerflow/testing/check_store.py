@@ -30,6 +30,7 @@ from triggerflow.testing.store_checks import (  # noqa: F401 - importing them re
     tasks,
     transactions,
     turns,
+    waits,
     workers,
 )
 from triggerflow.testing.store_checks.bench import STORE_CHECKS

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -30,6 +30,18 @@ if TYPE_CHECKING:
 _MARK: Final = ".$"
 _DEEPEST: Final = 64
 _KNOWN: Final = ("cid", "type", "actor", "source", "namespace", "depth")
+
+
+class Source(Protocol):
+    """What a value is taken from: an activity, or an input that stands in for one."""
+
+    @property
+    def document(self) -> Any:
+        """What ``$`` is."""
+
+    @property
+    def about(self) -> Any:
+        """What ``$$`` is."""
 
 
 class NoValue(Exception):
@@ -48,7 +60,7 @@ class Pick:
     path: Path
     about: bool = False
 
-    def __call__(self, activity: Activity) -> Any:
+    def __call__(self, activity: Source) -> Any:
         """The value there.
 
         Raises:

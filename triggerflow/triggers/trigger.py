@@ -34,6 +34,7 @@ from triggerflow.triggers.actions import (
     compile_signal,
     flow_name,
 )
+from triggerflow.triggers.cancel_on import CancelOn, compile_cancel_on
 from triggerflow.triggers.dedup import Dedup, compile_dedup
 from triggerflow.triggers.delivery import Delivery, Position
 from triggerflow.triggers.guard import (
@@ -77,6 +78,7 @@ FIELDS: Final = (
     "cancel",
     "dedup",
     "control",
+    "cancel_on",
 )
 
 
@@ -102,6 +104,7 @@ class Trigger:
         max_depth: how many emitted activities may have led to the activity; None for as many
             as there can be.
         control: how often, how many at once and in which order it starts flows, or None.
+        cancel_on: later activities that cancel what it started.
         delivery: how it is dispatched; no part of the spec.
         start_at: where in history it begins, None for now; no part of the spec either.
     """
@@ -121,6 +124,7 @@ class Trigger:
     namespace: str = ""
     max_depth: int | None = None
     control: Control | None = None
+    cancel_on: tuple[CancelOn, ...] = ()
 
     @property
     def action(self) -> str:
@@ -171,6 +175,8 @@ class Trigger:
             spec["max_depth"] = self.max_depth
         if self.control is not None:
             spec["control"] = self.control.spec()
+        if self.cancel_on:
+            spec["cancel_on"] = [part.spec() for part in self.cancel_on]
         return spec
 
     @cached_property
@@ -237,6 +243,7 @@ def define_trigger(
     namespace: str = "",
     max_depth: int | None = None,
     control: Control | Mapping[str, Any] | None = None,
+    cancel_on: object = None,
     retry: RetryPolicy | Mapping[str, Any] | None = None,
     dead_letter: object = None,
     start_at: object = "latest",
@@ -278,7 +285,8 @@ def define_trigger(
     check_name(name, what)
     check_version(version, what)
     parts = {"start": start, "signal": signal, "cancel": cancel}
-    _check_action(what, **parts, input=input, key=key, control=control or None)
+    beside = {"input": input, "key": key, "control": control or None, "cancel_on": cancel_on}
+    _check_action(what, **parts, **beside)
     trigger = Trigger(
         name=name,
         on=_types(on, what),
@@ -295,6 +303,7 @@ def define_trigger(
         namespace=_namespace(namespace, what),
         max_depth=_depth(max_depth, what),
         control=_control(control, what),
+        cancel_on=compile_cancel_on(cancel_on, f"{what}, cancel_on"),
         delivery=Delivery.checked(
             retry,
             None if dead_letter is None else flow_name(dead_letter, f"{what}, dead_letter"),
@@ -330,6 +339,7 @@ def _surely_fits(trigger: Trigger) -> bool:
         and not trigger.key
         and trigger.dedup is None
         and trigger.control is None
+        and not trigger.cancel_on
         and len(text) + len(trigger.name) + len(trigger.start) < _SURELY_SMALL
         # no deeper than what it opens
         and text.count("{") + text.count("[") < _SURELY_SHALLOW
@@ -349,7 +359,8 @@ def _check_action(what: str, **parts: object) -> None:
         )
     if given in (["signal"], ["cancel"]):
         inside = f"put the key and the payload into {given[0]}="
-        remedies = {"input": inside, "key": inside, "control": "leave it out"}
+        out = "leave it out"
+        remedies = {"input": inside, "key": inside, "control": out, "cancel_on": out}
         for part, remedy in remedies.items():
             if parts[part] is not None:
                 problem = f"has {part}= beside {given[0]}=, which starts nothing"

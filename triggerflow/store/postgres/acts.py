@@ -26,7 +26,7 @@ from triggerflow.store.acts import (
     SetAttributes,
     SpawnChild,
 )
-from triggerflow.store.postgres import generations, kin, tasks
+from triggerflow.store.postgres import generations, kin, tasks, waits
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.incoming import Arrivals, Triggers
 from triggerflow.store.postgres.reads import searchable
@@ -121,7 +121,7 @@ class Writing:
         self._messages: list[SendMessage] = []
         self._joins: dict[int, list[str]] = {}
         self._cancels: list[tuple[int, CancelChild]] = []
-        self._waits: list[tuple[Any, ...]] = []
+        self._waits: list[waits.Opened] = []
         self._closed: list[Call] = []
         self._tasks = tasks.Acts(s)
         self._attributes: list[tuple[int, SetAttributes]] = []
@@ -142,9 +142,7 @@ class Writing:
             if self._emit(act):
                 self.emitted.add(index)
         elif isinstance(act, OpenWait):
-            self._waits.append(
-                (turn.number, turn.generation, act.tag, act.pattern, act.position)
-            )
+            self._open(turn, act)
         elif isinstance(act, CloseWait):
             self._close(turn, act)
         elif isinstance(act, OpenTask | RearmTask | CloseTask):
@@ -174,22 +172,37 @@ class Writing:
         self._rows.defer(seq, None, self._activities.registry, act.received)
         return True
 
+    def _open(self, turn: Turn, act: OpenWait) -> None:
+        self._waits.append(
+            waits.Opened(
+                turn.number,
+                turn.generation,
+                act.tag,
+                "tell",
+                act.pattern,
+                act.digest,
+                act.position,
+                act.pivots,
+            )
+        )
+
     def _close(self, turn: Turn, act: CloseWait) -> None:
         call = (turn.number, turn.generation, act.tag)
         # One that this very turn has opened is never seen.
-        opened = [row for row in self._waits if row[:3] == call]
-        if opened:
-            self._waits.remove(opened[0])
+        left = [
+            each for each in self._waits if (each.instance, each.generation, each.tag) != call
+        ]
+        if len(left) < len(self._waits):
+            self._waits = left
         else:
             self._closed.append(call)
-            for id in [id for id, wait in self.s.waits.items() if wait.call == call]:
-                del self.s.waits[id]
 
     def write(self, won: Sequence[tuple[int, Turn]]) -> kin.Told:
         """Write all of it; who got a message."""
         s, ask = self.s, self.s.db.execute
         self._rows.write()
-        self._write_waits()
+        waits.close(s.db, self._closed)
+        waits.open_all(s.db, self._waits)
         self._tasks.write()
         _set_attributes(s, self._attributes)
         if self._recorded:
@@ -213,23 +226,6 @@ class Writing:
         told = self._rows.told
         told.add(kin.post(s, [each for each in letters if each[0] not in over]))
         return told
-
-    def _write_waits(self) -> None:
-        ask = self.s.db.execute
-        if self._closed:
-            ask(
-                "DELETE FROM wait w USING unnest(%s, %s, %s) AS k (instance, generation, tag)"
-                " WHERE w.instance = k.instance AND w.generation = k.generation"
-                " AND w.tag = k.tag",
-                *columns("iit", self._closed),
-            )
-        if self._waits:
-            ask(
-                "INSERT INTO wait (instance, generation, tag, pattern, position, scanned)"
-                " SELECT u.i, u.g, u.t, u.p, u.n, u.n"
-                " FROM unnest(%s, %s, %s, %s, %s) AS u (i, g, t, p, n)",
-                *columns("iitbi", self._waits),
-            )
 
     def _letters(
         self, won: Sequence[tuple[int, Turn]], gone: frozenset[int]

@@ -18,8 +18,6 @@ from triggerflow.store.operations import (
     Outcome,
     Redispatch,
     Release,
-    Satisfy,
-    Scanned,
     Send,
     Start,
     Terminate,
@@ -44,6 +42,7 @@ from triggerflow.store.postgres.activities import Activities
 from triggerflow.store.postgres.incoming import Triggers
 from triggerflow.store.postgres.standing import Items, Standing
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Watched
 
 if TYPE_CHECKING:
     from triggerflow.store.operations import Batch
@@ -166,10 +165,8 @@ def _decide(
         advances.advance(s, triggers, groups[Advance], outcomes)
     if Send in groups:
         messages.send(s, sender, groups[Send], outcomes)
-    if Satisfy in groups:
-        waits.satisfy(s, groups[Satisfy], outcomes)
-    if Scanned in groups:
-        waits.scanned(s.db, groups[Scanned], outcomes)
+    if Watched in groups:
+        waits.watch(s, groups[Watched], outcomes)
     for index, op in groups.get(Unblock, ()):
         outcomes[index] = messages.unblock(s, op)
     for index, op in groups.get(Terminate, ()):

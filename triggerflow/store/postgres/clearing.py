@@ -31,6 +31,12 @@ def clear_instances(s: Standing, numbers: Sequence[int]) -> None:
         s.drop_generation(set(numbers))
 
 
+def clear_waits(db: Db, numbers: Sequence[int]) -> None:
+    """Close all waits of instances that have ended."""
+    if numbers:
+        db.execute("DELETE FROM wait WHERE instance = ANY(%s)", Ints(numbers))
+
+
 # Two parts, since each has an index of its own.
 _INBOXES: Final = (
     "WITH gone AS (SELECT unnest(%s) AS id),"

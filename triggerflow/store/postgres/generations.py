@@ -55,7 +55,8 @@ def turn_over(s: Standing, turns: Sequence[tuple[Turn, ContinueAsNew]]) -> None:
         return
     numbers = [turn.number for turn, _ in turns]
     s.loud = True
-    s.db.execute("DELETE FROM wait WHERE instance = ANY(%s)", Ints(numbers))
+    # What cancels the instance stays.
+    s.db.execute("DELETE FROM wait WHERE instance = ANY(%s) AND generation > 0", Ints(numbers))
     # The next generation may wait under the same tags.
     for consumed in ("NOT consumed", "dedup IS NOT NULL"):
         s.db.execute(

@@ -9,7 +9,7 @@ import attrs
 from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
-from triggerflow.store.postgres import admission, kin, registry
+from triggerflow.store.postgres import admission, kin, registry, waits
 from triggerflow.store.postgres import firings as written
 from triggerflow.store.postgres.columns import columns
 from triggerflow.store.postgres.firing import Decision, decide, deliver, has_fired, remember
@@ -25,6 +25,8 @@ Outcomes = list[Any]
 # CID -> (number, name): a trigger's row never changes in these.
 Triggers = dict[str, tuple[int, str]]
 
+# Tags of waits that no effect of the flow stands behind; their generation is 0.
+_CANCEL: Final = "cancel_on#{}"
 # How an instance begins of which nothing is asked.
 _ADMITTED: Final = admission.Standing()
 
@@ -47,6 +49,8 @@ class Arrivals:
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
+        self.waits: list[waits.Opened] = []
+        self.opened = False
         self.told = kin.Told()
         self._triggers = triggers
         self._generation: int | None = None
@@ -136,6 +140,12 @@ class Arrivals:
         )
         input = new.input if standing.input is None else standing.input
         self.generations.append((number, new.seed, input, new.digest))
+        self.waits += [
+            waits.Opened(
+                number, 0, _CANCEL.format(at), "cancel", each.pattern, None, origin, each.pivots
+            )
+            for at, each in enumerate(new.cancel_on)
+        ]
         if not mine:
             self.s.loud = True
         elif owned is not None:
@@ -262,7 +272,9 @@ class Arrivals:
         return verdict
 
     def tell(self, index: int, outcomes: Outcomes) -> None:
-        """One outcome passes on what all of them have told."""
+        """One outcome passes on what all of them have told, and whether they wait."""
+        if self.opened:
+            outcomes[index].opened = True
         if self.told:
             found = outcomes[index]
             found.told += tuple(self.told.owners)
@@ -325,8 +337,12 @@ class Arrivals:
                 " SELECT u.i, 1, u.s, u.v, u.d FROM unnest(%s, %s, %s, %s) AS u (i, s, v, d)",
                 *columns("ibbb", self.generations),
             )
+            if self.waits:
+                waits.open_all(self.s.db, self.waits)
+                self.opened = True
             self.instances.clear()
             self.generations.clear()
+            self.waits.clear()
 
 
 _INSTANCE: Final = "itttit" + "i" + "tttt" + "ii" + "f" + "it" + "oo" + "iii" + "iif"

@@ -15,7 +15,7 @@ import attrs
 from triggerflow.core.codec import ValueCodec
 from triggerflow.core.failure import Failure
 from triggerflow.store.postgres import gathering, places
-from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances
+from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances, clear_waits
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.standing import Stand, Standing
 from triggerflow.store.postgres.waking import wake
@@ -117,8 +117,8 @@ def end_at_once(
         " FROM unnest(%s, %s, %s) AS u (i, v, at) WHERE i.id = u.i",
         *columns("ibf", [(number, *how) for number, how in ending.items()]),
     )
-    s.db.execute("DELETE FROM wait WHERE instance = ANY(%s)", Ints(numbers))
     clear_instances(s, numbers)
+    clear_waits(s.db, numbers)
     clear_inboxes(s.db, numbers)
     for number, (value, _) in ending.items():
         stand = s.rows[number]

@@ -124,6 +124,15 @@ _ACTIVITY: Final = (
     "SELECT seq, cid, types, actors, document, received, namespace, source, depth,"
     " received_digest FROM activity"
 )
+# The documents of a page of activities are no larger together, but for the last one.
+_LARGEST_PAGE: Final = 8 * 1024 * 1024
+_PAGE: Final = (
+    "SELECT seq, cid, types, actors, document, received, namespace, source, depth,"
+    " received_digest FROM (SELECT a.*, sum(coalesce(octet_length(a.document), 0)) OVER"
+    " (ORDER BY a.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+    " FROM (SELECT * FROM activity WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s) a) p"
+    " WHERE coalesce(p.before, 0) <= %s ORDER BY seq"
+)
 
 
 def activity(db: Db, cid: str, namespace: str) -> ActivityRecord | None:
@@ -145,12 +154,7 @@ def activities(db: Db, lock_class: int, after: int, limit: int) -> list[Activity
     horizon = db.execute("SELECT horizon(%s)", lock_class).one()
     if horizon <= after:
         return []
-    rows = db.execute(
-        f"{_ACTIVITY} WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
-        after,
-        horizon,
-        limit,
-    ).rows()
+    rows = db.execute(_PAGE, after, horizon, limit, _LARGEST_PAGE).rows()
     return [ActivityRecord(*row) for row in rows]
 
 

@@ -1,10 +1,10 @@
 """What a batch is about: locked in one order, read in one go, before anything is decided.
 
 All batches lock in one order: the worker's row, the registry (shared), CIDs (by inserting
-them), what flow control keeps, where it may be touched (see `flow`), instances, outbox rows,
-tasks, waits, each kind in the order of its keys. So no two of them wait for each other in a
-ring. What is locked can't change until the batch commits, and what is read is read after the
-locks, so whoever waited for another batch sees all that it wrote.
+them), what flow control keeps, where it may be touched, waits likewise (see `flow`),
+instances, outbox rows, tasks, each kind in the order of its keys. So no two of them wait for
+each other in a ring. What is locked can't change until the batch commits, and what is read is
+read after the locks, so whoever waited for another batch sees all that it wrote.
 
 Whom a firing's letter or a newcomer's place concerns, only the decision tells: these
 instances are locked late, by `Standing.fetch`. Should that close a ring, the server breaks it,
@@ -39,7 +39,6 @@ from triggerflow.store.operations import (
     Heartbeat,
     Redispatch,
     Release,
-    Satisfy,
     Send,
     Start,
     Terminate,
@@ -50,6 +49,7 @@ from triggerflow.store.postgres import flow as control
 from triggerflow.store.postgres.columns import Ints, Texts, columns
 from triggerflow.store.records import ENDED
 from triggerflow.store.tasks import FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Watched
 
 if TYPE_CHECKING:
     from triggerflow.store.newcomer import NewInstance
@@ -112,14 +112,6 @@ class TaskStand:
     call: Call
     owner: int | None
     token: int
-
-
-@attrs.define(slots=True)
-class WaitStand:
-    """An open wait, locked."""
-
-    id: int
-    call: Call
 
 
 _ROW: Final = (
@@ -200,10 +192,6 @@ _ANSWERS: Final = (
     " FROM unnest(%s, %s, %s) AS k (instance, generation, tag) JOIN task_answer a"
     " ON a.instance = k.instance AND a.generation = k.generation AND a.tag = k.tag"
 )
-_WAITS: Final = (
-    "SELECT w.id, w.instance, w.generation, w.tag FROM wait w WHERE w.id = ANY(%s)"
-    " ORDER BY w.id FOR UPDATE"
-)
 
 
 class Standing:
@@ -236,7 +224,6 @@ class Standing:
         self.tasks: dict[int, TaskStand] = {}
         self.task_of: dict[Call, TaskStand] = {}
         self.answers: dict[Call, tuple[int, bytes]] = {}
-        self.waits: dict[int, WaitStand] = {}
         self._groups = groups
         self._numbers: Iterator[int] = iter(())
         self._inbox: Iterator[int] = iter(())
@@ -288,6 +275,8 @@ class Standing:
         lock = control.lock(self.db, self.ops, turns, acts)
         if lock is not None:
             asked.append((self._take_lock, lock))
+        # Beside it, and before any instance too.
+        control.lock_waits(self.db, self.ops, turns, acts)
         self._ask_instances(turns, acts, asked)
         parking = [(op.number, op.inbox_seen) for op in turns if op.status == "waiting"]
         if parking:
@@ -301,9 +290,6 @@ class Standing:
         if dispatches:
             asked.append((self._take_outbox, self.db.execute(_OUTBOX, Ints(dispatches))))
         self._ask_tasks(turns, asked)
-        waits = [op.wait for op in self.ops(Satisfy)]
-        if waits:
-            asked.append((self._take_waits, self.db.execute(_WAITS, Ints(waits))))
         self._ask_numbers(acts, asked)
         for take, answer in asked:
             take(answer.rows())
@@ -320,7 +306,7 @@ class Standing:
         ending = [op.number for op in turns if op.status in ENDED]
         cancelled = [op.number for op in turns if op.status == "cancelled"]
         terminated = [op.instance for op in self.ops(Terminate)]
-        waits = [op.wait for op in self.ops(Satisfy)]
+        waits = [hit.wait for op in self.ops(Watched) for hit in op.hits]
         ask = self.db.execute
         if ids or ending or waits:
             wide = (Ints(numbers), Texts(ids), Ints(ending), Texts(terminated), Ints(waits))
@@ -424,11 +410,6 @@ class Standing:
         for number, generation, tag, token, digest in rows:
             self.answers[number, generation, tag] = (token, digest)
 
-    def _take_waits(self, rows: list[tuple[Any, ...]]) -> None:
-        self.waits = {
-            id: WaitStand(id, (number, generation, tag)) for id, number, generation, tag in rows
-        }
-
     def _take_numbers(self, rows: list[tuple[Any, ...]]) -> None:
         self._numbers = iter([number for (number,) in rows])
 
@@ -450,13 +431,11 @@ class Standing:
             self.tasks.pop(found.id, None)
 
     def drop_generation(self, numbers: set[int]) -> None:
-        """Tasks, answers and waits of these instances are gone."""
+        """Tasks and answers of these instances are gone."""
         for call in [call for call in self.task_of if call[0] in numbers]:
             self.drop_task(call)
         for call in [call for call in self.answers if call[0] in numbers]:
             del self.answers[call]
-        for id in [id for id, wait in self.waits.items() if wait.call[0] in numbers]:
-            del self.waits[id]
 
     def drop_keys(self, ids: set[str]) -> None:
         """These instances hold no key any more."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.postgres import acts, generations, kin, places, requests, waking
-from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances
+from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances, clear_waits
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.progress import clear
 from triggerflow.store.records import ENDED
@@ -206,6 +206,7 @@ def _end(s: Standing, ended: Sequence[Turn]) -> places.Admitted:
     s.loud = True
     numbers = [op.number for op in ended]
     clear_instances(s, numbers)
+    clear_waits(s.db, numbers)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.
     clear_inboxes(s.db, [op.number for op in ended if op.status != "failed"])

@@ -27,7 +27,7 @@ from triggerflow.store.acts import (
     SpawnChild,
 )
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import generations, kin, tasks
+from triggerflow.store.sqlite import generations, kin, tasks, waits
 from triggerflow.store.sqlite.firing import holder
 from triggerflow.store.sqlite.incoming import Arrivals, next_number
 from triggerflow.store.sqlite.reads import searchable
@@ -158,16 +158,9 @@ class _Writing:
         elif isinstance(act, SendMessage):
             self.messages.append(act)
         elif isinstance(act, OpenWait):
-            db.execute(
-                "INSERT INTO wait (instance, generation, tag, pattern, position, scanned)"
-                " VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
-                (turn.number, turn.generation, act.tag, act.pattern, act.position),
-            )
+            waits.arm(db, turn.number, turn.generation, act)
         elif isinstance(act, CloseWait):
-            db.execute(
-                "DELETE FROM wait WHERE instance = ? AND generation = ? AND tag = ?",
-                (turn.number, turn.generation, act.tag),
-            )
+            waits.close(db, turn.number, turn.generation, act.tag)
         elif isinstance(act, OpenTask):
             tasks.arm(db, turn, act)
         elif isinstance(act, RearmTask):

@@ -16,8 +16,6 @@ from triggerflow.store.operations import (
     Outcome,
     Redispatch,
     Release,
-    Satisfy,
-    Scanned,
     Send,
     Start,
     Terminate,
@@ -38,6 +36,7 @@ from triggerflow.store.sqlite import (
     workers,
 )
 from triggerflow.store.tasks import ClaimTasks, FinishTask, TaskHeartbeat
+from triggerflow.store.waits import Watched
 
 _NEEDS_WORKER: Final = (
     Heartbeat,
@@ -96,10 +95,8 @@ def carry_out(db: sqlite3.Connection, batch: Batch) -> list[Outcome]:
         messages.send(
             db, None if batch.worker is None else batch.worker[0], groups[Send], outcomes
         )
-    if Satisfy in groups:
-        waits.satisfy(db, groups[Satisfy], outcomes)
-    if Scanned in groups:
-        waits.scanned(db, groups[Scanned], outcomes)
+    if Watched in groups:
+        waits.watch(db, groups[Watched], outcomes)
     for index, op in groups.get(Unblock, ()):
         outcomes[index] = messages.unblock(db, op)
     for index, op in groups.get(Terminate, ()):

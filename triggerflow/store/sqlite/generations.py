@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triggerflow.store.sqlite import requests, tasks
+from triggerflow.store.sqlite import requests, tasks, waits
 from triggerflow.store.sqlite.progress import clear_instances
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def begin_next(db: sqlite3.Connection, turn: Turn, act: ContinueAsNew) -> None:
 def turn_over(db: sqlite3.Connection, turn: Turn, act: ContinueAsNew) -> None:
     """The instance begins its next generation: runnable, with an empty log."""
     db.execute("DELETE FROM tried WHERE instance = ?", (turn.number,))
-    db.execute("DELETE FROM wait WHERE instance = ?", (turn.number,))
+    waits.clear_generation(db, turn.number)
     # The next generation may wait under the same tags.
     db.execute("DELETE FROM inbox WHERE instance = ? AND kind = 'complete'", (turn.number,))
     requests.clear(db, [(turn.number,)])

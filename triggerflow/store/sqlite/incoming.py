@@ -10,7 +10,7 @@ from triggerflow.errors import InternalError
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
 from triggerflow.store.records import Claimed, FiringRecord
-from triggerflow.store.sqlite import admission, kin, places, registry
+from triggerflow.store.sqlite import admission, kin, places, registry, waits
 from triggerflow.store.sqlite import firings as written
 from triggerflow.store.sqlite.firing import (
     Decision,
@@ -20,6 +20,7 @@ from triggerflow.store.sqlite.firing import (
     has_fired,
     remember,
 )
+from triggerflow.store.waits import NewWait
 
 if TYPE_CHECKING:
     import sqlite3
@@ -51,6 +52,8 @@ class Arrivals:
         self.outbox: list[tuple[Any, ...]] = []
         self.instances: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
+        self.cancels: list[tuple[int, int, tuple[NewWait, ...]]] = []
+        self.opened = False
         self.told = kin.Told()
         self._triggers: dict[str, tuple[int, str]] | None = None
         self._keys: Keys = {}
@@ -149,6 +152,8 @@ class Arrivals:
         )
         input = new.input if standing.input is None else standing.input
         self.generations.append((number, new.seed, input, new.digest))
+        if new.cancel_on:
+            self.cancels.append((number, origin, new.cancel_on))
         if new.admission is not None:
             # At once, for those that come after it in this batch.
             self.write_instances()
@@ -261,9 +266,10 @@ class Arrivals:
         return verdict
 
     def tell(self, index: int, outcomes: Outcomes) -> None:
-        """One outcome passes on what all of them have told."""
+        """One outcome passes on what all of them have told, and whether they wait."""
+        found = outcomes[index]
+        found.opened = self.opened
         if self.told:
-            found = outcomes[index]
             found.told += tuple(self.told.owners)
             found.ended += tuple(self.told.ended)
 
@@ -334,8 +340,12 @@ class Arrivals:
                 " VALUES (?, 1, ?, ?, ?)",
                 self.generations,
             )
+            for number, position, cancel_on in self.cancels:
+                waits.arm_cancels(db, number, position, cancel_on)
+                self.opened = True
             self.instances.clear()
             self.generations.clear()
+            self.cancels.clear()
 
 
 @attrs.define(slots=True)

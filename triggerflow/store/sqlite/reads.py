@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -21,6 +21,9 @@ from triggerflow.store.sqlite.requests import whole
 
 if TYPE_CHECKING:
     import sqlite3
+
+# The documents of a page of activities are no larger together, but for the last one.
+_LARGEST_PAGE: Final = 8 * 1024 * 1024
 
 # What an `InstanceRecord` is made of; `i` is the instance.
 INSTANCE = (
@@ -124,12 +127,20 @@ def newest_activities(db: sqlite3.Connection, limit: int) -> list[ActivityRecord
 
 
 def activities(db: sqlite3.Connection, after: int, limit: int) -> list[ActivityRecord]:
-    """Activities above a sequence number, in order."""
+    """Activities above a sequence number, in order; see `Store.activities`."""
     rows = db.execute(
         f"{_ACTIVITY} WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),
     )
-    return [ActivityRecord(*row) for row in rows]
+    found = []
+    left = _LARGEST_PAGE
+    for row in rows:
+        found.append(ActivityRecord(*row))
+        left -= len(found[-1].document or b"")
+        if left < 0:
+            break
+    rows.close()
+    return found
 
 
 def recorded(db: sqlite3.Connection, step: str, key: str) -> bytes | None:

@@ -51,11 +51,11 @@ if TYPE_CHECKING:
         RemovedRecord,
         TaskCount,
         TaskRecord,
-        WaitRecord,
         Where,
         WorkerRecord,
     )
     from triggerflow.store.transactions import Transact, Work
+    from triggerflow.store.waits import Standing, WaitRecord
 
 T = TypeVar("T")
 
@@ -342,9 +342,35 @@ class SqliteStore(Triggers):
         """See `Store.outbox`."""
         return self._read(lambda db: reads.outbox(db, limit, after))
 
-    def waits(self) -> list[WaitRecord]:
+    def standing(self) -> Standing:
+        """See `Store.standing`."""
+        return self._read(waits.standing)
+
+    def waits_under(
+        self, pivots: Sequence[tuple[str, str, int]], limit: int
+    ) -> list[tuple[int, WaitRecord]]:
+        """See `Store.waits_under`."""
+        return self._read(lambda db: waits.waits_under(db, pivots, limit))
+
+    def waits_behind(
+        self,
+        after: tuple[int, int] | None = None,
+        limit: int = 100,
+        *,
+        nearest_first: bool = False,
+    ) -> list[WaitRecord]:
+        """See `Store.waits_behind`."""
+        return self._read(
+            lambda db: waits.waits_behind(db, after, limit, nearest_first=nearest_first)
+        )
+
+    def waits(self, after: int = 0, limit: int = 1000) -> list[WaitRecord]:
         """See `Store.waits`."""
-        return self._read(waits.waits)
+        return self._read(lambda db: waits.waits(db, after, limit))
+
+    def waits_of(self, number: int) -> list[WaitRecord]:
+        """See `Store.waits_of`."""
+        return self._read(lambda db: waits.waits_of(db, number))
 
     def activities(self, after: int, limit: int) -> list[ActivityRecord]:
         """See `Store.activities`."""

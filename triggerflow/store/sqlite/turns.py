@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
 from triggerflow.store.records import ENDED
-from triggerflow.store.sqlite import acts, generations, kin, places, requests, tasks, waking
+from triggerflow.store.sqlite import (
+    acts,
+    generations,
+    kin,
+    places,
+    requests,
+    tasks,
+    waits,
+    waking,
+)
 from triggerflow.store.sqlite.progress import clear, clear_instances
 
 if TYPE_CHECKING:
@@ -130,6 +139,7 @@ def _write(
     if ended:
         clear_instances(db, ended)
         tasks.clear_instances(db, ended)
+        waits.clear_instances(db, ended)
         db.executemany("DELETE FROM tried WHERE instance = ?", ended)
     # A failed instance may be retried: its unread messages are still wanted then, and a
     # repeat must still be known.

@@ -9,7 +9,6 @@ import attrs
 from triggerflow.store.acts import (
     AwaitChild,
     CancelChild,
-    CloseWait,
     ContinueAsNew,
     EmitActivity,
     OpenWait,
@@ -19,13 +18,12 @@ from triggerflow.store.acts import (
     SpawnChild,
 )
 from triggerflow.store.newcomer import NewInstance
-from triggerflow.store.operations import Outcome, Satisfy, Scanned, Terminate, Turn
+from triggerflow.store.operations import Outcome, Terminate, Turn
 from triggerflow.store.records import Claimed
 from triggerflow.testing.store_checks.bench import (
     APPLIED,
     CONFLICT,
     FENCED,
-    GONE,
     NOON,
     Bench,
     Worker,
@@ -245,24 +243,6 @@ def emitted_activity_lands_with_its_turn(w: Bench) -> None:
     true("told", w.do(worker, turn(mine, emit)).emitted)
     same("twice", w.do(worker, turn(mine, emit)).emitted, False)
     same("outbox", [row.cid for row in w.store.outbox(10)], ["cid"])
-
-
-@check
-def wait_is_open_until_it_is_met_or_closed(w: Bench) -> None:
-    """A wait is a row; a hit tells the instance once and closes it; scans are remembered."""
-    worker = w.worker()
-    mine = w.owned(worker, "i1")
-    w.do(worker, turn(mine, OpenWait("w#0", b"\x01", 5), OpenWait("w#1", b"\x02", 7)))
-    first, second = w.store.waits()
-    same("positions", (first.scanned, second.scanned), (5, 7))
-    w.commit(Scanned((first.id, second.id), 6))
-    same("scanned", [each.scanned for each in w.store.waits()], [6, 7])
-    (hit,) = w.commit(Satisfy(first.id, b"\x03", NOON))
-    (again,) = w.commit(Satisfy(first.id, b"\x03", NOON))
-    same("verdicts", (hit.verdict, again.verdict), (APPLIED, GONE))
-    same("told", kinds(w, mine), [("activity", "w#0")])
-    w.do(worker, turn(mine, CloseWait("w#1")))
-    same("open", w.store.waits(), [])
 
 
 @check

@@ -207,8 +207,8 @@ def standing(db: Db) -> Position:
     """How far everything is; see `Store.standing`."""
     # One statement, so all of it is of one moment.
     position, newest, behind, paths = db.execute(
-        f"SELECT {_WATCHED}, {_NEWEST}, EXISTS (SELECT 1 FROM wait WHERE scanned < upto),"
-        f" ARRAY({_PATHS})"
+        f"SELECT {_WATCHED}, {_NEWEST}, (SELECT id FROM wait WHERE scanned < upto"
+        f" ORDER BY scanned, id LIMIT 1) IS NOT NULL, ARRAY({_PATHS})"
     ).row() or (0, 0, False, [])
     return Position(
         position, newest, tuple(paths) if len(paths) <= _MOST_PATHS else None, behind

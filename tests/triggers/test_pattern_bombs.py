@@ -7,9 +7,6 @@ strings count what is searched in them.
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,31 +18,11 @@ from triggerflow.triggers.pattern import complexity as complexity_module
 from triggerflow.triggers.pattern import folding
 from triggerflow.triggers.pattern.complexity import complexity
 
-ROOM = str(Path(triggerflow.triggers.pattern.__file__).parent)
 MEBIBYTE = 1 << 20
+COUNTED = triggerflow.triggers.pattern
 
 
-def lines_run(act: Callable[[], object]) -> int:
-    """How many lines of the pattern package an act runs, comprehensions included."""
-    count = 0
-
-    def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(ROOM):
-            return None
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(before)
-    return count
-
-
-def test_a_wildcard_on_a_mebibyte_takes_one_search_for_each_part() -> None:
+def test_a_wildcard_on_a_mebibyte_takes_one_search_for_each_part(lines_run: Any) -> None:
     """`*a*a*a*a*b` on a mebibyte of a's: no way back, however it fails."""
     pattern = compile_pattern({"a": [{"wildcard": "*a*a*a*a*b"}]})
     long = {"a": "a" * MEBIBYTE}
@@ -72,7 +49,7 @@ def test_a_wildcard_on_a_mebibyte_takes_one_search_for_each_part() -> None:
         {"wildcard": "a" * MEBIBYTE + "*"},
     ],
 )
-def test_strings_of_a_mebibyte(entry: dict[str, Any]) -> None:
+def test_strings_of_a_mebibyte(entry: dict[str, Any], lines_run: Any) -> None:
     """Long operands against long values take a few lines; errors and texts stay right."""
     document = {"a": "a" * MEBIBYTE}
     if "wildcard" in entry:
@@ -86,7 +63,7 @@ def test_strings_of_a_mebibyte(entry: dict[str, Any]) -> None:
     assert len(str(pattern.explain({"a": "b" * MEBIBYTE}))) < 500
 
 
-def test_an_address_is_looked_at_only_when_it_is_short() -> None:
+def test_an_address_is_looked_at_only_when_it_is_short(lines_run: Any) -> None:
     """A mebibyte of digits or colons is no address, and nobody tries to read it."""
     pattern = compile_pattern({"a": [{"cidr": "10.0.0.0/8"}, {"cidr": "::/0"}]})
     for text in ("1" * MEBIBYTE, ":" * MEBIBYTE, "1." * MEBIBYTE):
@@ -94,7 +71,7 @@ def test_an_address_is_looked_at_only_when_it_is_short() -> None:
         assert lines_run(lambda text=text: pattern({"a": text})) < 60
 
 
-def test_cost_is_one_walk_over_the_document() -> None:
+def test_cost_is_one_walk_over_the_document(lines_run: Any) -> None:
     """Nested wide arrays don't multiply: twice the document, twice the lines."""
 
     def rows(width: int) -> dict[str, Any]:
@@ -113,7 +90,7 @@ def test_cost_is_one_walk_over_the_document() -> None:
         assert once < 60 * 20 * 20 * 6
 
 
-def test_absence_is_looked_up_once_for_an_array() -> None:
+def test_absence_is_looked_up_once_for_an_array(lines_run: Any) -> None:
     """An absence that no element bounds isn't looked up again for every element."""
     pattern = compile_pattern({"a": {"b": [{"exists": False}], "c": [1]}})
     pattern({"a": []})
@@ -195,7 +172,9 @@ def test_a_choice_beside_many_fields_is_bounded() -> None:
         compile_pattern({"d": {"$or": choice} | wide})
 
 
-def test_complexity_is_measured_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complexity_is_measured_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, lines_run: Any
+) -> None:
     """No wildcards take more lines to measure than some times the letters they may have."""
     repeated = [[("", "ab" * 1000)]]
     assert lines_run(lambda: complexity(repeated)) < 2000 * 20

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,8 @@ from triggerflow.triggers import Looked, Watch, compile_pattern, pivots, pivots_
 
 RESIDUE = ("", "")
 A, TYPE = '["a"]', '["type"]'
+
+COUNTED = pivots
 
 
 def of(pattern: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -130,27 +130,8 @@ def test_what_matches_has_a_pivot(pattern: dict[str, Any], document: dict[str, A
         assert some & set(found)
 
 
-def lines_run(act: Any) -> int:
-    count = 0
-
-    def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal count
-        if frame.f_code.co_filename != str(Path(pivots.__file__)):
-            return None
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize("paths", [[A, '["a","b"]', '["a","b","c"]'], None])
-def test_bomb_costs_work_of_its_own_size(paths: list[str] | None) -> None:
+def test_bomb_costs_work_of_its_own_size(paths: list[str] | None, lines_run: Any) -> None:
     """However its elements are nested, they are looked at once each."""
     looked = Looked(paths)
     bombs = (

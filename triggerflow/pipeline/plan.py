@@ -27,7 +27,7 @@ from triggerflow.triggers.mapping import NoValue, key_text
 
 if TYPE_CHECKING:
     from triggerflow.core.activity import Activity
-    from triggerflow.flows.registry import FlowRegistry
+    from triggerflow.flows import Flow, FlowRegistry
     from triggerflow.triggers import Trigger
 
 # None, encoded: what a cancel carries.
@@ -117,7 +117,7 @@ def plan(
         failed = _failure(activity, trigger, error, outcome, attempts, now, again=again)
         letter = failed.dead_letter
         if letter is not None:
-            _bind(letter, trigger, flows, seed())
+            _bind(letter, trigger, flows.find(letter.flow), seed())
             flow = flows.find(letter.flow)
             if flow is not None and flow.control is not None:
                 given = decode_document(letter.input)
@@ -276,14 +276,13 @@ def _instance(
         admission=of_trigger(trigger, flow, activity.document, given, key),
         cancel_on=cancelling_waits(trigger.cancel_on, activity, trigger.namespace),
     )
-    _bind(new, trigger, flows, seed)
+    _bind(new, trigger, flow, seed)
     return new
 
 
-def _bind(new: NewInstance, trigger: Trigger, flows: FlowRegistry, seed: bytes) -> None:
+def _bind(new: NewInstance, trigger: Trigger, flow: Flow | None, seed: bytes) -> None:
     """Give a new instance its seed and its flow's version, or say why it has none."""
     new.seed = seed
-    flow = flows.find(new.flow)
     if flow is not None:
         new.version = flow.version
         return

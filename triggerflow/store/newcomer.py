@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from triggerflow.store.records import Claimed
+
 if TYPE_CHECKING:
     from triggerflow.core.admission_request import Admission
     from triggerflow.store.waits import NewWait
@@ -39,3 +41,33 @@ class NewInstance:
     chain: int = 0
     cancel_on: tuple[NewWait, ...] = ()
     admission: Admission | None = None
+
+    def has_input(self, input: bytes, digest: bytes | None) -> bool:
+        """Whether this is its input, too; the bytes may differ in the order of dict keys."""
+        if self.digest is not None and digest is not None:
+            return self.digest == digest
+        return self.input == input
+
+    def claimed(self, number: int, origin: int, input: bytes) -> Claimed:
+        """It as its owner gets it, where a worker owns it from the start."""
+        return Claimed(
+            number=number,
+            id=self.id,
+            flow=self.flow,
+            version=self.version or 0,
+            generation=1,
+            log_length=0,
+            pending=None,
+            crashes=0,
+            cancelled=False,
+            input=input,
+            seed=self.seed,
+            started=None,
+            log=(),
+            inbox=(),
+            namespace=self.namespace,
+            correlation_id=self.correlation_id,
+            depth=self.depth,
+            chain=self.chain,
+            origin=origin,
+        )

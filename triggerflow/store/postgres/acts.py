@@ -31,6 +31,7 @@ from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.incoming import Arrivals, Triggers
 from triggerflow.store.postgres.reads import searchable
 from triggerflow.store.postgres.standing import Call, Holder, Standing
+from triggerflow.store.posts import Post, Told
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Writing:
         else:
             self._closed.append(call)
 
-    def write(self, won: Sequence[tuple[int, Turn]]) -> kin.Told:
+    def write(self, won: Sequence[tuple[int, Turn]]) -> Told:
         """Write all of it; who got a message."""
         s, ask = self.s, self.s.db.execute
         self._rows.write()
@@ -227,15 +228,13 @@ class Writing:
         told.add(kin.post(s, [each for each in letters if each[0] not in over]))
         return told
 
-    def _letters(
-        self, won: Sequence[tuple[int, Turn]], gone: frozenset[int]
-    ) -> list[kin.Letter]:
+    def _letters(self, won: Sequence[tuple[int, Turn]], gone: frozenset[int]) -> list[Post]:
         s = self.s
-        letters: list[kin.Letter] = [
+        letters: list[Post] = [
             (s.by_id[act.instance].number, "signal", act.name, act.payload, act.at)
             for act in self._messages
         ]
-        cancels: list[kin.Letter] = []
+        cancels: list[Post] = []
         forgotten: list[int] = []
         for parent, act in self._cancels:
             child = s.by_id.get(act.child)

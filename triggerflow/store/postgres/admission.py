@@ -8,51 +8,30 @@ time has come.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING
 
 from triggerflow.core.codec import list_of
+from triggerflow.store.holding import (
+    FOR_A_PLACE,
+    GROUPS,
+    REST,
+    SWEEP,
+    THROTTLED,
+    Beginning,
+    Verdict,
+)
 from triggerflow.store.postgres import gathering, kin, places
+from triggerflow.store.posts import Admitted, Told
 
 if TYPE_CHECKING:
     from triggerflow.core.admission_request import Admission, Pace
     from triggerflow.store.newcomer import NewInstance
-    from triggerflow.store.postgres.places import Admitted
-    from triggerflow.store.postgres.standing import Standing as Found
+    from triggerflow.store.postgres.standing import Standing
     from triggerflow.store.postgres.wire import Db
-
-# What `instance.held` says of one whose turn comes later.
-THROTTLED: Final = 3
-# How many settled rates each new one sweeps away, and how long after: a clock that is set back
-# by less still finds what is owed.
-_SWEEP: Final = 3
-_REST: Final = 3600.0
-
-
-@attrs.frozen
-class Verdict:
-    """An arrival that starts nothing: it joined an instance, or was refused for a reason."""
-
-    outcome: str
-    instance: str | None
-    reason: str | None
-
-
-@attrs.frozen
-class Standing:
-    """How a new instance begins: held, until then or for a place, or admitted.
-
-    `input` is its input for now, where it is gathered into a list.
-    """
-
-    held: int = 0
-    due: float | None = None
-    input: bytes | None = None
 
 
 def judge(
-    s: Found,
+    s: Standing,
     new: NewInstance,
     asked: Admission,
     *,
@@ -95,7 +74,7 @@ def judge(
 
 
 def enter(
-    s: Found,
+    s: Standing,
     number: int,
     new: NewInstance,
     asked: Admission,
@@ -103,8 +82,8 @@ def enter(
     activity: int | None,
     now: float,
     registry: int,
-    told: kin.Told,
-) -> Standing:
+    told: Told,
+) -> Beginning:
     """Let an instance begin that has a number, and no row yet."""
     for place in asked.places:
         if place.mode == "cancel":
@@ -125,19 +104,19 @@ def enter(
                 activity=activity,
                 now=now,
             )
-            return Standing(gathering.KINDS[gather.kind], gather.due(now, now), input)
+            return Beginning(GROUPS[gather.kind], gather.due(now, now), input)
     turn = now if asked.throttle is None else _reserve(s.db, asked.throttle, now)
     if turn > now:
-        return Standing(THROTTLED, turn, input)
+        return Beginning(THROTTLED, turn, input)
     admitted: Admitted = {}
     places.proceed(s.db, number, admitted)
-    held = 0 if admitted.pop(number, 0) is None else places.FOR_A_PLACE
+    held = 0 if admitted.pop(number, 0) is None else FOR_A_PLACE
     s.admit(admitted)
     told.woken(admitted)
-    return Standing(held, None, input)
+    return Beginning(held, None, input)
 
 
-def go_on(s: Found, due: Iterable[tuple[int, int]], now: float) -> None:
+def go_on(s: Standing, due: Iterable[tuple[int, int]], now: float) -> None:
     """Held instances whose time has come: (number, what it is held for)."""
     admitted: Admitted = {}
     for number, held in due:
@@ -148,7 +127,7 @@ def go_on(s: Found, due: Iterable[tuple[int, int]], now: float) -> None:
     s.admit(admitted)
 
 
-def _close(s: Found, number: int, now: float, admitted: Admitted) -> None:
+def _close(s: Standing, number: int, now: float, admitted: Admitted) -> None:
     """A group is complete: its instance waits for its turn, then for its places."""
     throttle = gathering.close(s.db, number)
     turn = now if throttle is None else _reserve(s.db, throttle, now)
@@ -162,10 +141,10 @@ def _close(s: Found, number: int, now: float, admitted: Admitted) -> None:
         _proceed(s, number, admitted)
 
 
-def _proceed(s: Found, number: int, admitted: Admitted) -> None:
+def _proceed(s: Standing, number: int, admitted: Admitted) -> None:
     places.proceed(s.db, number, admitted)
     if number in s.rows and number not in admitted:
-        s.rows[number].held = places.FOR_A_PLACE
+        s.rows[number].held = FOR_A_PLACE
 
 
 # --- rates
@@ -202,8 +181,8 @@ def _keep(db: Db, pace: Pace, at: float, debt: float, *, new: bool) -> None:
         db.execute(
             "DELETE FROM rate WHERE (scope, key) IN (SELECT scope, key FROM rate"
             " WHERE settled < %s ORDER BY settled LIMIT %s)",
-            at - _REST,
-            _SWEEP,
+            at - REST,
+            SWEEP,
         )
     db.execute(
         "INSERT INTO rate (scope, key, at, debt, settled) VALUES (%s, %s, %s, %s, %s)"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store.decided import Met
 from triggerflow.store.firings import DOES, JOINED
 from triggerflow.store.operations import Advance, Outcome, Verdict
 from triggerflow.store.postgres import registry
 from triggerflow.store.postgres.backfills import has_fired
-from triggerflow.store.postgres.incoming import Arrivals, Met, Triggers
+from triggerflow.store.postgres.incoming import Arrivals, Triggers
 from triggerflow.store.postgres.redispatches import again
 
 if TYPE_CHECKING:

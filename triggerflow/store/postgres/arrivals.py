@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triggerflow.store.decided import Met
 from triggerflow.store.operations import Dispatch, Outcome, Verdict
 from triggerflow.store.postgres import registry
 from triggerflow.store.postgres.activities import Activities
 from triggerflow.store.postgres.columns import Ints
 from triggerflow.store.postgres.fired import firings_of
-from triggerflow.store.postgres.incoming import Arrivals, Met, Outcomes, Triggers
+from triggerflow.store.postgres.incoming import Arrivals, Outcomes, Triggers
 from triggerflow.store.postgres.standing import Holder, Items, Standing
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.core.log import IN_ROWS
+from triggerflow.store import orphans
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.postgres import admission, progress, requests
 from triggerflow.store.postgres.columns import Column, Ints, Texts, columns
@@ -174,15 +175,15 @@ def _block_orphans(s: Standing) -> None:
     Either none knows the flow, or each that does was tried and diverged: then one that had
     fitted is gone. Nothing counts as tried by this, so a worker that fits takes them.
     """
-    orphans = s.db.execute(
+    left = s.db.execute(
         f"SELECT i.id, i.flow, i.version, EXISTS ({_KNOWERS}) FROM instance i"
         f" WHERE i.status = 'running' AND i.owner IS NULL AND NOT EXISTS ({_KNOWERS}"
         " AND NOT EXISTS (SELECT 1 FROM tried t WHERE t.instance = i.id AND t.build = w.build))"
         " ORDER BY i.id LIMIT 1000 FOR UPDATE OF i SKIP LOCKED"
     ).rows()
     blocked = []
-    for number, flow, version, known in orphans:
-        cause, reason = _all_tried(s.db, number) if known else _unknown(s.db, flow, version)
+    for number, flow, version, known in left:
+        cause, reason = _why(s.db, number, flow, version, known=known)
         blocked.append((number, cause, reason))
     if blocked:
         s.loud = True
@@ -193,24 +194,16 @@ def _block_orphans(s: Standing) -> None:
         )
 
 
-def _all_tried(db: Db, number: int) -> tuple[str, str]:
-    tried = db.execute("SELECT build FROM tried WHERE instance = %s", number).firsts()
-    builds = ", ".join(repr(build) for build in sorted(tried))
-    return "diverged", (
-        f"the code of every worker that runs now was tried and doesn't fit its log (tried: "
-        f"builds {builds}); the code that it went on with is gone: run a worker with that build"
-    )
-
-
-def _unknown(db: Db, flow: str, version: int | None) -> tuple[str, str]:
-    versions = db.execute(
-        "SELECT DISTINCT version FROM worker_flow WHERE flow = %s ORDER BY 1", flow
-    ).firsts()
-    if versions:
-        return "unknown_version", (
-            f"no worker knows version {version} of flow {flow!r}; they know {versions}: "
-            "run a worker whose app registers that version"
-        )
-    return "unknown_flow", (
-        f"no worker knows a flow {flow!r}: run a worker whose app registers it"
+def _why(
+    db: Db, number: int, flow: str, version: int | None, *, known: bool
+) -> tuple[str, str]:
+    if known:
+        tried = db.execute("SELECT build FROM tried WHERE instance = %s", number).firsts()
+        return orphans.all_tried(sorted(tried))
+    return orphans.unknown(
+        flow,
+        version,
+        db.execute(
+            "SELECT DISTINCT version FROM worker_flow WHERE flow = %s ORDER BY 1", flow
+        ).firsts(),
     )

@@ -6,11 +6,12 @@ exactly one fires, whoever appends them and however closely.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from triggerflow.errors import KeyTaken
-from triggerflow.store.firings import DOES, JOINED
+from triggerflow.store.decided import Decision, counts, key_held, nobody
+from triggerflow.store.firings import DOES
 from triggerflow.store.postgres import gathering, kin
+from triggerflow.store.posts import Post, Told
 
 if TYPE_CHECKING:
     from triggerflow.store.firings import Letter, Once
@@ -22,22 +23,6 @@ _HOLDER: Final = (
     "SELECT id FROM instance WHERE namespace = %s AND flow = %s"
     " AND key = %s AND status IN ('running', 'waiting', 'blocked')"
 )
-
-
-class Decision(NamedTuple):
-    """What becomes of a firing.
-
-    Attributes:
-        instance: public id of what is started, told, or was there already.
-        earlier: sequence number of the activity that fired in its stead.
-        number: of the instance that a letter goes to.
-    """
-
-    outcome: str
-    error: str | None = None
-    instance: str | None = None
-    earlier: int | None = None
-    number: int | None = None
 
 
 def decide(s: Standing, planned: PlannedFiring, at: float) -> Decision:
@@ -63,9 +48,8 @@ def decide(s: Standing, planned: PlannedFiring, at: float) -> Decision:
     rival = None if new.key is None else s.keys.get((new.namespace, new.flow, new.key))
     if rival is None:
         return Decision(planned.outcome, None, new.id)
-    if rival.same(new):
-        return Decision("deduped", None, rival.id)
-    return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival.id)))
+    same = new.has_input(rival.input, rival.digest)
+    return key_held(new, rival.id, same=same)
 
 
 def _joins(s: Standing, new: NewInstance) -> bool:
@@ -77,17 +61,6 @@ def _joins(s: Standing, new: NewInstance) -> bool:
     return group is not None and not group.over
 
 
-def has_fired(planned: PlannedFiring, decision: Decision) -> bool:
-    """Whether a firing did what was planned, or joined others that will."""
-    done = decision.outcome == planned.outcome or decision.outcome in JOINED
-    return done and decision.error is None
-
-
-def counts(until: float | None, at: float) -> bool:
-    """Whether a dedup key that fired counts still."""
-    return until is None or at < until
-
-
 def _addressed(s: Standing, letter: Letter, outcome: str) -> Decision:
     name = (letter.namespace, letter.flow, letter.key)
     known = s.keys.get(name)
@@ -96,12 +69,7 @@ def _addressed(s: Standing, letter: Letter, outcome: str) -> Decision:
     while target is None or not target.live:
         number = s.db.execute(_HOLDER, *name).row()
         if number is None:
-            where = f" in namespace {letter.namespace!r}" if letter.namespace else ""
-            return Decision(
-                "failed",
-                f"no live instance of flow {letter.flow!r} holds the key {letter.key!r}{where}:"
-                f" there is nobody to {letter.kind}",
-            )
+            return nobody(letter)
         # It may have ended while we waited for its lock; then somebody else may hold the key.
         s.fetch([number[0]])
         target = s.rows[number[0]]
@@ -128,13 +96,13 @@ def remember(s: Standing, once: Once, seq: int, decision: Decision, at: float) -
     )
 
 
-def deliver(s: Standing, letters: list[tuple[int, Letter, float]]) -> kin.Told:
+def deliver(s: Standing, letters: list[tuple[int, Letter, float]]) -> Told:
     """Put letters into inboxes; whoever is concerned.
 
     One that was asked to end before is left alone.
     """
-    posts: list[kin.Letter] = []
-    cancelled: list[kin.Letter] = []
+    posts: list[Post] = []
+    cancelled: list[Post] = []
     for number, letter, at in letters:
         post = (number, letter.kind, letter.name, letter.payload, at)
         if letter.kind == "cancel":

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import attrs
-
-from triggerflow.core.admission_request import Pace
 from triggerflow.core.codec import list_of
+from triggerflow.store.holding import LIST_HEAD, Group, group_met, pace_of, pace_text
 
 if TYPE_CHECKING:
-    from triggerflow.core.admission_request import Gather
+    from triggerflow.core.admission_request import Gather, Pace
     from triggerflow.store.postgres.wire import Db
-
-# What `instance.held` says of them.
-KINDS: Final = {"debounce": 1, "batch": 2}
-# A list's own bytes: its head at most.
-_HEAD: Final = 5
-
-
-@attrs.frozen
-class Group:
-    """The open group that an arrival meets.
-
-    Attributes:
-        over: it takes no more: its time has passed, or the arrival is too large for it.
-        full: it has all that it waits for once the arrival has joined.
-    """
-
-    number: int
-    id: str
-    opened: float
-    count: int
-    bytes: int
-    over: bool
-    full: bool
 
 
 def find(db: Db, gather: Gather, input: bytes, now: float) -> Group | None:
@@ -46,13 +20,7 @@ def find(db: Db, gather: Gather, input: bytes, now: float) -> Group | None:
         gather.scope,
         gather.key,
     ).row()
-    if row is None:
-        return None
-    number, id, opened, count, size, due = row
-    too_large = gather.listed and size + len(input) > gather.most
-    full = gather.size is not None and count + 1 >= gather.size
-    over = due <= now or too_large
-    return Group(number, id, opened, count, size, over, full)
+    return None if row is None else group_met(gather, input, now, row)
 
 
 def join(
@@ -88,7 +56,7 @@ def join(
         # The newest input is the one that runs, so it is the one that is throttled.
         db.execute(
             "UPDATE gathering SET throttle = %s WHERE scope = %s AND key = %s",
-            _pace(throttle),
+            pace_text(throttle),
             gather.scope,
             gather.key,
         )
@@ -118,9 +86,9 @@ def open_group(
         gather.key,
         number,
         now,
-        _HEAD + len(input),
+        LIST_HEAD + len(input),
         gather.listed,
-        _pace(throttle),
+        pace_text(throttle),
     )
     _keep(db, number, gather, input, activity)
 
@@ -151,17 +119,13 @@ def close(db: Db, number: int) -> Pace | None:
         max((activity or 0 for _, activity in rows), default=0),
         number,
     )
-    return None if throttle is None else Pace(*json.loads(throttle))
+    return pace_of(throttle)
 
 
 def drop(db: Db, number: int) -> None:
     """A held instance has ended: what comes next opens another group."""
     db.execute("DELETE FROM gathering WHERE instance = %s", number)
     db.execute("UPDATE gathered SET input = NULL WHERE instance = %s", number)
-
-
-def _pace(throttle: Pace | None) -> str | None:
-    return None if throttle is None else json.dumps(attrs.astuple(throttle))
 
 
 def _keep(db: Db, number: int, gather: Gather, input: bytes, activity: int | None) -> None:

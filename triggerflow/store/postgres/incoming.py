@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from triggerflow.errors import InternalError
+from triggerflow.store.decided import Decision, Met, has_fired, record_of, row_of
+from triggerflow.store.holding import Beginning, Verdict
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
-from triggerflow.store.postgres import admission, kin, registry, waits
+from triggerflow.store.postgres import admission, registry, waits
 from triggerflow.store.postgres import firings as written
 from triggerflow.store.postgres.columns import columns
-from triggerflow.store.postgres.firing import Decision, decide, deliver, has_fired, remember
+from triggerflow.store.postgres.firing import decide, deliver, remember
 from triggerflow.store.postgres.standing import Holder, Stand, Standing
+from triggerflow.store.posts import Admitted, Told
 from triggerflow.store.records import Claimed, FiringRecord
 
 if TYPE_CHECKING:
     from triggerflow.core.admission_request import Admission
     from triggerflow.store.firings import Letter
-    from triggerflow.store.postgres.places import Admitted
 
 Outcomes = list[Any]
 # CID -> (number, name): a trigger's row never changes in these.
@@ -28,7 +28,7 @@ Triggers = dict[str, tuple[int, str]]
 # Tags of waits that no effect of the flow stands behind; their generation is 0.
 _CANCEL: Final = "cancel_on#{}"
 # How an instance begins of which nothing is asked.
-_ADMITTED: Final = admission.Standing()
+_ADMITTED: Final = Beginning()
 
 
 class Arrivals:
@@ -51,7 +51,7 @@ class Arrivals:
         self.generations: list[tuple[Any, ...]] = []
         self.waits: list[waits.Opened] = []
         self.opened = False
-        self.told = kin.Told()
+        self.told = Told()
         self._triggers = triggers
         self._generation: int | None = None
         self._letters: list[tuple[int, Letter, float]] = []
@@ -149,7 +149,7 @@ class Arrivals:
         if not mine:
             self.s.loud = True
         elif owned is not None:
-            owned.append(_claimed(number, new, origin, input))
+            owned.append(new.claimed(number, origin, input))
         self.s.bear(
             Stand(
                 number,
@@ -207,36 +207,20 @@ class Arrivals:
         if dead is not None:
             dead.chain = met.depth
             self.instance(dead, met.seq, trigger, generation=generation)
-        row = (
-            found.instance,
-            found.outcome,
-            found.error,
-            generation,
-            at,
-            source,
-            planned.due,
-            planned.attempts,
-            None if dead is None else dead.id,
-            found.earlier,
-        )
+        row = row_of(planned, found, generation, at, source)
         if over is None:
             self.firings.append((met.seq, trigger, *row))
         else:
             self.changed.append((over, *row))
-        return FiringRecord(
+        return record_of(
             name,
-            planned.trigger_cid,
-            found.instance,
-            found.error,
-            found.outcome,
-            at,
+            planned,
+            found,
             generation,
-            met.cid,
-            None if found.earlier is None else self._cid(found.earlier),
-            source=source,
-            due=planned.due,
-            attempts=planned.attempts,
-            dead_letter=None if dead is None else dead.id,
+            at,
+            source,
+            activity=met.cid,
+            earlier=None if found.earlier is None else self._cid(found.earlier),
         )
 
     def _start(
@@ -261,7 +245,7 @@ class Arrivals:
             self.s.keys[new.namespace, new.flow, new.key] = holder
         return None
 
-    def _judge(self, new: NewInstance, asked: Admission, seq: int) -> admission.Verdict | None:
+    def _judge(self, new: NewInstance, asked: Admission, seq: int) -> Verdict | None:
         """What keeps an arrival from starting an instance of its own."""
         admitted: Admitted = {}
         verdict = admission.judge(
@@ -346,37 +330,3 @@ class Arrivals:
 
 
 _INSTANCE: Final = "itttit" + "i" + "tttt" + "ii" + "f" + "it" + "oo" + "iii" + "iif"
-
-
-@attrs.define(slots=True)
-class Met:
-    """The activity of some firings."""
-
-    seq: int
-    cid: str
-    depth: int = 0
-
-
-def _claimed(number: int, new: NewInstance, origin: int, input: bytes) -> Claimed:
-    """A new instance as its owner gets it."""
-    return Claimed(
-        number=number,
-        id=new.id,
-        flow=new.flow,
-        version=new.version or 0,
-        generation=1,
-        log_length=0,
-        pending=None,
-        crashes=0,
-        cancelled=False,
-        input=input,
-        seed=new.seed,
-        started=None,
-        log=(),
-        inbox=(),
-        namespace=new.namespace,
-        correlation_id=new.correlation_id,
-        depth=new.depth,
-        chain=new.chain,
-        origin=origin,
-    )

@@ -7,55 +7,16 @@ it there and then: none of its code has anything to clean up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Final
 
-import attrs
-
-from triggerflow.core.codec import ValueCodec
-from triggerflow.core.failure import Failure
 from triggerflow.store.postgres import gathering, places
 from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances, clear_waits
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.standing import Stand, Standing
 from triggerflow.store.postgres.waking import wake
-from triggerflow.store.records import ENDED
-
-# Instance, kind, name, payload, time.
-Letter = tuple[int, str, str, bytes, float]
-
-# How an inbox row says what became of a child.
-KINDS: Final = {status: f"child_{status}" for status in ENDED}
-# None, encoded: a cancel carries nothing.
-NONE: Final = b"\xf6"
+from triggerflow.store.posts import KINDS, NONE, Admitted, Post, Told, cancelled_while_held
 
 
-@attrs.define
-class Told:
-    """Whom a write concerns beside those that it was about.
-
-    Attributes:
-        owners: (number, owner) of instances that got a message or became runnable.
-        ended: public ids of those that ended without a turn.
-    """
-
-    owners: list[tuple[int, int | None]] = attrs.field(factory=list)
-    ended: list[str] = attrs.field(factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.owners or self.ended)
-
-    def add(self, other: Told) -> None:
-        """These, too."""
-        self.owners += other.owners
-        self.ended += other.ended
-
-    def woken(self, admitted: places.Admitted) -> None:
-        """These were admitted: they wait for an owner."""
-        self.owners += [(number, None) for number in admitted]
-
-
-def post(s: Standing, letters: Sequence[Letter]) -> Told:
+def post(s: Standing, letters: Sequence[Post]) -> Told:
     """Put messages into inboxes, and wake whom they are for (see `waking`).
 
     A cancel ends one that is held.
@@ -80,14 +41,7 @@ def post(s: Standing, letters: Sequence[Letter]) -> Told:
     return told
 
 
-@cache
-def cancelled_while_held() -> bytes:
-    """The failure of an instance that was cancelled before it was admitted."""
-    failure = Failure("FlowCancelled", "cancelled while it was held", kind="cancelled")
-    return ValueCodec().encode(failure.to_record())
-
-
-def _held(s: Standing, letters: Iterable[Letter]) -> dict[int, tuple[bytes, float]]:
+def _held(s: Standing, letters: Iterable[Post]) -> dict[int, tuple[bytes, float]]:
     """Those who are to be cancelled and are held: number -> failure record and time."""
     return {
         number: (cancelled_while_held(), at)
@@ -96,9 +50,7 @@ def _held(s: Standing, letters: Iterable[Letter]) -> dict[int, tuple[bytes, floa
     }
 
 
-def end_at_once(
-    s: Standing, ending: dict[int, tuple[bytes, float]], told: Told
-) -> list[Letter]:
+def end_at_once(s: Standing, ending: dict[int, tuple[bytes, float]], told: Told) -> list[Post]:
     """End instances as cancelled, whatever they were at. Their rows are locked.
 
     Args:
@@ -126,7 +78,7 @@ def end_at_once(
         told.ended.append(stand.id)
     s.drop_keys(set(told.ended))
     if s.flow:
-        admitted: places.Admitted = {}
+        admitted: Admitted = {}
         for number in numbers:
             gathering.drop(s.db, number)
         places.release(s.db, [(number, False) for number in numbers], admitted)
@@ -139,7 +91,7 @@ def end_at_once(
     return letters + tell_parents(s, ended)
 
 
-def cancels(s: Standing, numbers: Sequence[int], at: float) -> list[Letter]:
+def cancels(s: Standing, numbers: Sequence[int], at: float) -> list[Post]:
     """Cancels for those of these instances that live, and have none already."""
     s.fetch(numbers)
     letters = [letter for number in numbers for letter in cancel(s.rows[number], at)]
@@ -151,14 +103,14 @@ def tell_parents(
     s: Standing,
     ended: Sequence[tuple[int, str, bytes | None, float]],
     gone: frozenset[int] = frozenset(),
-) -> list[Letter]:
+) -> list[Post]:
     """What parents that wait for one of these must hear.
 
     Args:
         ended: (number, status, result or failure record, time).
         gone: instances that end in this very batch, so that nobody reads their inbox.
     """
-    letters: list[Letter] = []
+    letters: list[Post] = []
     for number, status, value, at in sorted(ended):
         child = s.rows[number]
         parent = None if child.parent is None else s.rows.get(child.parent)
@@ -170,14 +122,14 @@ def tell_parents(
 
 def answer_joins(
     s: Standing, parent: int, children: Iterable[str], at: float
-) -> tuple[list[int], list[Letter]]:
+) -> tuple[list[int], list[Post]]:
     """Wait for these children from now on; those that have ended are told at once.
 
     Returns:
         Whose end is awaited from now on, and the letters.
     """
     awaited: list[int] = []
-    letters: list[Letter] = []
+    letters: list[Post] = []
     for id in dict.fromkeys(children):
         child = s.by_id.get(id)
         if child is None or child.parent != parent:
@@ -189,9 +141,9 @@ def answer_joins(
     return awaited, letters
 
 
-def cancel_children(s: Standing, parents: Iterable[tuple[int, float]]) -> list[Letter]:
+def cancel_children(s: Standing, parents: Iterable[tuple[int, float]]) -> list[Post]:
     """Cancels for the live children of instances that end as cancelled."""
-    letters: list[Letter] = []
+    letters: list[Post] = []
     for parent, at in parents:
         for child in sorted(s.children.get(parent, ()), key=lambda each: each.number):
             if not child.abandoned:
@@ -199,7 +151,7 @@ def cancel_children(s: Standing, parents: Iterable[tuple[int, float]]) -> list[L
     return letters
 
 
-def cancel(child: Stand | None, at: float) -> list[Letter]:
+def cancel(child: Stand | None, at: float) -> list[Post]:
     """A cancel for one child, unless it has ended or has one already."""
     if child is None or child.cancelled or not child.live:
         return []
@@ -207,7 +159,7 @@ def cancel(child: Stand | None, at: float) -> list[Letter]:
     return [(child.number, "cancel", "", NONE, at)]
 
 
-def mark(s: Standing, letters: Sequence[Letter]) -> None:
+def mark(s: Standing, letters: Sequence[Post]) -> None:
     """Note who was asked to end."""
     numbers = [number for number, kind, *_ in letters if kind == "cancel"]
     if numbers:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from triggerflow.store.holding import FOR_A_PLACE
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
 from triggerflow.store.postgres import kin, places, waking
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.standing import Items, Stand, Standing
+from triggerflow.store.posts import Admitted, Told
 
 
 def send(s: Standing, sender: int | None, items: Items, outcomes: list[Any]) -> None:
@@ -79,11 +81,11 @@ def _retry(s: Standing, target: Stand) -> None:
     )
     if s.flow and places.asks_for_any(s.db, target.number):
         # It gave its places back when it failed.
-        admitted: places.Admitted = {}
+        admitted: Admitted = {}
         places.proceed(s.db, target.number, admitted)
         s.admit(admitted)
         if target.number not in admitted:
-            target.status, target.held = "waiting", places.FOR_A_PLACE
+            target.status, target.held = "waiting", FOR_A_PLACE
 
 
 def _refused(s: Standing, op: Send, target: Stand | None) -> Outcome | None:
@@ -137,13 +139,13 @@ def terminate(s: Standing, op: Terminate) -> Outcome:
     if not target.live:
         return Outcome(Verdict.GONE, instance=op.instance, detail=target.status)
     number, owner = target.number, target.owner
-    told = kin.Told()
+    told = Told()
     letters = kin.end_at_once(s, {number: (op.value, op.at)}, told)
     told.add(kin.post(s, letters))
     return _applied(op.instance, number, told, owner)
 
 
-def _applied(instance: str, number: int, told: kin.Told, owner: int | None = None) -> Outcome:
+def _applied(instance: str, number: int, told: Told, owner: int | None = None) -> Outcome:
     return Outcome(
         Verdict.APPLIED,
         instance=instance,

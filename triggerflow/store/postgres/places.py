@@ -11,20 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from triggerflow.store.holding import FOR_A_PLACE, GIVEN_BACK, RESERVED, TAKEN, WAITS
 from triggerflow.store.postgres.columns import Ints
+from triggerflow.store.posts import Admitted
 
 if TYPE_CHECKING:
     from triggerflow.core.admission_request import Place
     from triggerflow.store.postgres.wire import Db
 
-RESERVED, WAITS, TAKEN, GIVEN_BACK = range(4)
-# What `instance.held` says of one that waits for a place.
-FOR_A_PLACE: Final = 4
 # The table's own number tells the stores of one database apart.
 LOCK: Final = "pg_advisory_xact_lock(('pool'::regclass::oid::bigint & 2147483647)::int, 0)"
-
-# Who was admitted, in order.
-Admitted = dict[int, None]
 
 
 def lock(db: Db) -> None:

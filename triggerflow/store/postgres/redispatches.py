@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store.decided import Met
 from triggerflow.store.operations import Outcome, Redispatch, Verdict
 from triggerflow.store.postgres import registry
-from triggerflow.store.postgres.incoming import Arrivals, Met, Triggers
+from triggerflow.store.postgres.incoming import Arrivals, Triggers
 
 if TYPE_CHECKING:
     from triggerflow.store.postgres.standing import Items, Standing

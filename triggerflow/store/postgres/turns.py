@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
-from triggerflow.store.postgres import acts, generations, kin, places, requests, waking
+from triggerflow.store.postgres import acts, generations, places, requests, waking
 from triggerflow.store.postgres.clearing import clear_inboxes, clear_instances, clear_waits
 from triggerflow.store.postgres.columns import Ints, columns
 from triggerflow.store.postgres.progress import clear
+from triggerflow.store.posts import Admitted, Told
 from triggerflow.store.records import ENDED
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _may(s: Standing, op: Turn | Block) -> bool:
 def _write(
     s: Standing, writing: acts.Writing, won: list[tuple[int, Turn]], outcomes: list[Any]
 ) -> None:
-    told = kin.Told()
+    told = Told()
     if any(op.acts or op.status in ENDED for _, op in won):
         for index, op in won:
             for act in op.acts:
@@ -197,9 +198,9 @@ def _consume(db: Db, messages: list[int]) -> None:
         )
 
 
-def _end(s: Standing, ended: Sequence[Turn]) -> places.Admitted:
+def _end(s: Standing, ended: Sequence[Turn]) -> Admitted:
     """What goes with an end; who got a place by it."""
-    admitted: places.Admitted = {}
+    admitted: Admitted = {}
     if not ended:
         return admitted
     # Somebody may wait for it.

@@ -17,6 +17,7 @@ import attrs
 from triggerflow.store.operations import Outcome, Verdict
 from triggerflow.store.postgres import kin
 from triggerflow.store.postgres.columns import Ints, columns
+from triggerflow.store.posts import Post
 from triggerflow.store.waits import Standing as Position
 from triggerflow.store.waits import WaitRecord
 
@@ -147,7 +148,7 @@ def watch(s: Standing, items: Items, outcomes: list[Any]) -> None:
         )
 
 
-def _hits(s: Standing, op: Watched) -> list[kin.Letter]:
+def _hits(s: Standing, op: Watched) -> list[Post]:
     """Close what was met; what their instances must hear."""
     if not op.hits:
         return []
@@ -160,7 +161,7 @@ def _hits(s: Standing, op: Watched) -> list[kin.Letter]:
         ).rows()
     }
     s.fetch([row[0] for row in rows.values()])
-    letters: list[kin.Letter] = []
+    letters: list[Post] = []
     closed: list[int] = []
     for hit in op.hits:
         if hit.wait not in rows:

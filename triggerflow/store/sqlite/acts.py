@@ -26,6 +26,7 @@ from triggerflow.store.acts import (
     SetAttributes,
     SpawnChild,
 )
+from triggerflow.store.posts import Post, Told
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import generations, kin, tasks, waits
 from triggerflow.store.sqlite.firing import holder
@@ -120,7 +121,7 @@ class Checking:
 
 def carry_out(
     db: sqlite3.Connection, worker: int, won: Sequence[tuple[int, Turn]]
-) -> tuple[kin.Told, set[int]]:
+) -> tuple[Told, set[int]]:
     """Write the acts of turns that won.
 
     Returns:
@@ -218,13 +219,13 @@ class _Writing:
         )
         return True
 
-    def _letter(self, act: SendMessage) -> kin.Letter:
+    def _letter(self, act: SendMessage) -> Post:
         (number,) = self.db.execute(
             "SELECT id FROM instance WHERE public_id = ?", (act.instance,)
         ).fetchone()
         return number, "signal", act.name, act.payload, act.at
 
-    def finish(self, won: Sequence[tuple[int, Turn]]) -> kin.Told:
+    def finish(self, won: Sequence[tuple[int, Turn]]) -> Told:
         db = self.db
         self.rows.write()
         gone = frozenset(turn.number for _, turn in won if turn.status in ENDED)

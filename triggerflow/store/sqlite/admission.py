@@ -8,11 +8,19 @@ time has come.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING
 
 from triggerflow.core.codec import list_of
+from triggerflow.store.holding import (
+    FOR_A_PLACE,
+    GROUPS,
+    REST,
+    SWEEP,
+    THROTTLED,
+    Beginning,
+    Verdict,
+)
+from triggerflow.store.posts import Admitted, Told
 from triggerflow.store.sqlite import gathering, kin, places
 
 if TYPE_CHECKING:
@@ -20,35 +28,6 @@ if TYPE_CHECKING:
 
     from triggerflow.core.admission_request import Admission, Pace
     from triggerflow.store.newcomer import NewInstance
-    from triggerflow.store.sqlite.places import Admitted
-
-# What `instance.held` says of one whose turn comes later.
-THROTTLED: Final = 3
-# How many settled rates each new one sweeps away, and how long after: a clock that is set back
-# by less still finds what is owed.
-_SWEEP: Final = 3
-_REST: Final = 3600.0
-
-
-@attrs.frozen
-class Verdict:
-    """An arrival that starts nothing: it joined an instance, or was refused for a reason."""
-
-    outcome: str
-    instance: str | None
-    reason: str | None
-
-
-@attrs.frozen
-class Standing:
-    """How a new instance begins: held, until then or for a place, or admitted.
-
-    `input` is its input for now, where it is gathered into a list.
-    """
-
-    held: int = 0
-    due: float | None = None
-    input: bytes | None = None
 
 
 def judge(
@@ -103,8 +82,8 @@ def enter(
     activity: int | None,
     now: float,
     registry: int,
-    told: kin.Told,
-) -> Standing:
+    told: Told,
+) -> Beginning:
     """Let an instance begin that has a number, and no row yet."""
     for place in asked.places:
         if place.mode == "cancel":
@@ -125,15 +104,15 @@ def enter(
                 activity=activity,
                 now=now,
             )
-            return Standing(gathering.KINDS[gather.kind], gather.due(now, now), input)
+            return Beginning(GROUPS[gather.kind], gather.due(now, now), input)
     turn = now if asked.throttle is None else _reserve(db, asked.throttle, now)
     if turn > now:
-        return Standing(THROTTLED, turn, input)
+        return Beginning(THROTTLED, turn, input)
     admitted: Admitted = {}
     places.proceed(db, number, admitted)
-    held = 0 if admitted.pop(number, 0) is None else places.FOR_A_PLACE
+    held = 0 if admitted.pop(number, 0) is None else FOR_A_PLACE
     told.woken(admitted)
-    return Standing(held, None, input)
+    return Beginning(held, None, input)
 
 
 def go_on(db: sqlite3.Connection, due: Iterable[tuple[int, int]], now: float) -> None:
@@ -192,7 +171,7 @@ def _keep(db: sqlite3.Connection, pace: Pace, at: float, debt: float, *, new: bo
         db.execute(
             "DELETE FROM rate WHERE (scope, key) IN (SELECT scope, key FROM rate"
             " WHERE settled < ? ORDER BY settled LIMIT ?)",
-            (at - _REST, _SWEEP),
+            (at - REST, SWEEP),
         )
     db.execute(
         "INSERT INTO rate (scope, key, at, debt, settled) VALUES (?, ?, ?, ?, ?)"

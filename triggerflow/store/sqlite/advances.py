@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store.decided import Met
 from triggerflow.store.firings import DOES, JOINED
 from triggerflow.store.operations import Advance, Outcome, Verdict
 from triggerflow.store.sqlite import registry
 from triggerflow.store.sqlite.backfills import has_fired
-from triggerflow.store.sqlite.incoming import Arrivals, Met
+from triggerflow.store.sqlite.incoming import Arrivals
 from triggerflow.store.sqlite.redispatches import again
 
 if TYPE_CHECKING:

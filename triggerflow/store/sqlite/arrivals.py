@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from triggerflow.store.decided import Met
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import Append, Dispatch, Outcome, Verdict
 from triggerflow.store.records import Claimed, FiringRecord
@@ -16,7 +17,7 @@ from triggerflow.store.sqlite.fired import firings_of
 from triggerflow.store.sqlite.firing import (
     holder,
 )
-from triggerflow.store.sqlite.incoming import Arrivals, Met, next_number
+from triggerflow.store.sqlite.incoming import Arrivals, next_number
 
 if TYPE_CHECKING:
     import sqlite3

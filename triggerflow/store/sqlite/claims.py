@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store import orphans
 from triggerflow.store.operations import Claim, Outcome, Verdict
 from triggerflow.store.records import SUSPECT, Claimed
 from triggerflow.store.sqlite import admission, progress, requests
@@ -151,41 +152,27 @@ def _block_orphans(db: sqlite3.Connection) -> None:
     Either none knows the flow, or each that does was tried and diverged: then one that had
     fitted is gone. Nothing counts as tried by this, so a worker that fits takes them.
     """
-    orphans = db.execute(
+    left = db.execute(
         f"SELECT id, flow, version, EXISTS ({_KNOWERS}) FROM instance"
         f" WHERE status = 'running' AND owner IS NULL AND NOT EXISTS ({_KNOWERS} AND NOT EXISTS"
         " (SELECT 1 FROM tried t WHERE t.instance = instance.id AND t.build = w.build))"
         " LIMIT 1000"
     ).fetchall()
-    for number, flow, version, known in orphans:
-        cause, reason = _all_tried(db, number) if known else _unknown(db, flow, version)
+    for number, flow, version, known in left:
+        cause, reason = _why(db, number, flow, version, known=bool(known))
         db.execute(
             "UPDATE instance SET status = 'blocked', cause = ?, reason = ? WHERE id = ?",
             (cause, reason, number),
         )
 
 
-def _all_tried(db: sqlite3.Connection, number: int) -> tuple[str, str]:
-    tried = db.execute("SELECT build FROM tried WHERE instance = ? ORDER BY 1", (number,))
-    builds = ", ".join(repr(build) for (build,) in tried)
-    return "diverged", (
-        f"the code of every worker that runs now was tried and doesn't fit its log (tried: "
-        f"builds {builds}); the code that it went on with is gone: run a worker with that build"
+def _why(
+    db: sqlite3.Connection, number: int, flow: str, version: int | None, *, known: bool
+) -> tuple[str, str]:
+    if known:
+        tried = db.execute("SELECT build FROM tried WHERE instance = ? ORDER BY 1", (number,))
+        return orphans.all_tried([build for (build,) in tried])
+    versions = db.execute(
+        "SELECT DISTINCT version FROM worker_flow WHERE flow = ? ORDER BY 1", (flow,)
     )
-
-
-def _unknown(db: sqlite3.Connection, flow: str, version: int | None) -> tuple[str, str]:
-    versions = [
-        v
-        for (v,) in db.execute(
-            "SELECT DISTINCT version FROM worker_flow WHERE flow = ? ORDER BY 1", (flow,)
-        )
-    ]
-    if versions:
-        return "unknown_version", (
-            f"no worker knows version {version} of flow {flow!r}; they know {versions}: "
-            "run a worker whose app registers that version"
-        )
-    return "unknown_flow", (
-        f"no worker knows a flow {flow!r}: run a worker whose app registers it"
-    )
+    return orphans.unknown(flow, version, [each for (each,) in versions])

@@ -7,10 +7,11 @@ exactly one fires, whoever appends them and however closely.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from triggerflow.errors import KeyTaken
-from triggerflow.store.firings import DOES, JOINED
+from triggerflow.store.decided import Decision, counts, key_held, nobody
+from triggerflow.store.firings import DOES
+from triggerflow.store.posts import Post, Told
 from triggerflow.store.sqlite import gathering, kin
 
 if TYPE_CHECKING:
@@ -24,22 +25,6 @@ _HOLDER: Final = (
     "SELECT id, public_id, cancelled FROM instance WHERE namespace = ? AND flow = ?"
     " AND key = ? AND status IN ('running', 'waiting', 'blocked')"
 )
-
-
-class Decision(NamedTuple):
-    """What becomes of a firing.
-
-    Attributes:
-        instance: public id of what is started, told, or was there already.
-        earlier: sequence number of the activity that fired in its stead.
-        number: of the instance that a letter goes to.
-    """
-
-    outcome: str
-    error: str | None = None
-    instance: str | None = None
-    earlier: int | None = None
-    number: int | None = None
 
 
 Keys = dict[tuple[str, str, str], "NewInstance"]
@@ -78,9 +63,7 @@ def decide(
     rival = None if new.key is None else holder(db, new, keys)
     if rival is None:
         return Decision(planned.outcome, None, new.id)
-    if rival[1]:
-        return Decision("deduped", None, rival[0])
-    return Decision("failed", str(KeyTaken(new.flow, new.key or "", rival[0])))
+    return key_held(new, rival[0], same=rival[1])
 
 
 def _joins(db: sqlite3.Connection, new: NewInstance) -> bool:
@@ -92,17 +75,6 @@ def _joins(db: sqlite3.Connection, new: NewInstance) -> bool:
     return group is not None and not group.over
 
 
-def has_fired(planned: PlannedFiring, decision: Decision) -> bool:
-    """Whether a firing did what was planned, or joined others that will."""
-    done = decision.outcome == planned.outcome or decision.outcome in JOINED
-    return done and decision.error is None
-
-
-def counts(until: float | None, at: float) -> bool:
-    """Whether a dedup key that fired counts still."""
-    return until is None or at < until
-
-
 def _addressed(
     db: sqlite3.Connection, letter: Letter, outcome: str, keys: Keys, numbers: dict[str, int]
 ) -> Decision:
@@ -112,12 +84,7 @@ def _addressed(
         return Decision(outcome, None, newborn.id, None, numbers[newborn.id])
     row = db.execute(_HOLDER, name).fetchone()
     if row is None:
-        where = f" in namespace {letter.namespace!r}" if letter.namespace else ""
-        return Decision(
-            "failed",
-            f"no live instance of flow {letter.flow!r} holds the key {letter.key!r}{where}: "
-            f"there is nobody to {letter.kind}",
-        )
+        return nobody(letter)
     return Decision(outcome, None, row[1], None, row[0])
 
 
@@ -145,7 +112,7 @@ def remember(
     )
 
 
-def deliver(db: sqlite3.Connection, letters: list[tuple[int, Letter, float]]) -> kin.Told:
+def deliver(db: sqlite3.Connection, letters: list[tuple[int, Letter, float]]) -> Told:
     """Put letters into inboxes; whoever is concerned.
 
     One that was asked to end before is left alone.
@@ -158,7 +125,7 @@ def deliver(db: sqlite3.Connection, letters: list[tuple[int, Letter, float]]) ->
             (json.dumps([number for number, letter, _ in letters if letter.kind == "cancel"]),),
         )
     }
-    posts: list[kin.Letter] = []
+    posts: list[Post] = []
     for number, letter, at in letters:
         if letter.kind == "cancel":
             if number in asked:
@@ -178,7 +145,7 @@ def holder(db: sqlite3.Connection, new: NewInstance, keys: Keys) -> tuple[str, b
     name = (new.namespace, new.flow, new.key or "")
     earlier = keys.get(name)
     if earlier is not None:
-        return earlier.id, _alike(new, earlier.input, earlier.digest)
+        return earlier.id, new.has_input(earlier.input, earlier.digest)
     row: Any = db.execute(
         "SELECT i.public_id, g.input, g.digest FROM instance i"
         " JOIN generation g ON g.instance = i.id AND g.generation = 1"
@@ -186,11 +153,4 @@ def holder(db: sqlite3.Connection, new: NewInstance, keys: Keys) -> tuple[str, b
         " AND i.status IN ('running', 'waiting', 'blocked')",
         name,
     ).fetchone()
-    return None if row is None else (row[0], _alike(new, row[1], row[2]))
-
-
-def _alike(new: NewInstance, input: bytes, digest: bytes | None) -> bool:
-    """Whether two inputs are the same; their bytes may differ in the order of dict keys."""
-    if new.digest is not None and digest is not None:
-        return new.digest == digest
-    return new.input == input
+    return None if row is None else (row[0], new.has_input(row[1], row[2]))

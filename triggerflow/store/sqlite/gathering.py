@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import attrs
-
-from triggerflow.core.admission_request import Pace
 from triggerflow.core.codec import list_of
+from triggerflow.store.holding import LIST_HEAD, Group, group_met, pace_of, pace_text
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from triggerflow.core.admission_request import Gather
-
-# What `instance.held` says of them.
-KINDS: Final = {"debounce": 1, "batch": 2}
-# A list's own bytes: its head at most.
-_HEAD: Final = 5
-
-
-@attrs.frozen
-class Group:
-    """The open group that an arrival meets.
-
-    Attributes:
-        over: it takes no more: its time has passed, or the arrival is too large for it.
-        full: it has all that it waits for once the arrival has joined.
-    """
-
-    number: int
-    id: str
-    opened: float
-    count: int
-    bytes: int
-    over: bool
-    full: bool
+    from triggerflow.core.admission_request import Gather, Pace
 
 
 def find(db: sqlite3.Connection, gather: Gather, input: bytes, now: float) -> Group | None:
@@ -46,13 +20,7 @@ def find(db: sqlite3.Connection, gather: Gather, input: bytes, now: float) -> Gr
         " JOIN instance i ON i.id = g.instance WHERE g.scope = ? AND g.key = ?",
         (gather.scope, gather.key),
     ).fetchone()
-    if row is None:
-        return None
-    number, id, opened, count, size, due = row
-    too_large = gather.listed and size + len(input) > gather.most
-    full = gather.size is not None and count + 1 >= gather.size
-    over = due <= now or too_large
-    return Group(number, id, opened, count, size, over, full)
+    return None if row is None else group_met(gather, input, now, row)
 
 
 def join(
@@ -81,7 +49,7 @@ def join(
         # The newest input is the one that runs, so it is the one that is throttled.
         db.execute(
             "UPDATE gathering SET throttle = ? WHERE scope = ? AND key = ?",
-            (_pace(throttle), gather.scope, gather.key),
+            (pace_text(throttle), gather.scope, gather.key),
         )
         db.execute(
             "UPDATE generation SET input = ? WHERE instance = ? AND generation = 1",
@@ -109,9 +77,9 @@ def open_group(
             gather.key,
             number,
             now,
-            _HEAD + len(input),
+            LIST_HEAD + len(input),
             gather.listed,
-            _pace(throttle),
+            pace_text(throttle),
         ),
     )
     _keep(db, number, gather, input, activity)
@@ -141,17 +109,13 @@ def close(db: sqlite3.Connection, number: int) -> Pace | None:
         "UPDATE instance SET origin = max(origin, ?) WHERE id = ?",
         (max((activity or 0 for _, activity in rows), default=0), number),
     )
-    return None if throttle is None else Pace(*json.loads(throttle))
+    return pace_of(throttle)
 
 
 def drop(db: sqlite3.Connection, number: int) -> None:
     """A held instance has ended: what comes next opens another group."""
     db.execute("DELETE FROM gathering WHERE instance = ?", (number,))
     db.execute("UPDATE gathered SET input = NULL WHERE instance = ?", (number,))
-
-
-def _pace(throttle: Pace | None) -> str | None:
-    return None if throttle is None else json.dumps(attrs.astuple(throttle))
 
 
 def _keep(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from triggerflow.errors import InternalError
+from triggerflow.store.decided import Decision, Met, has_fired, record_of, row_of
+from triggerflow.store.holding import Beginning, Verdict
 from triggerflow.store.newcomer import NewInstance
 from triggerflow.store.operations import PlannedFiring
+from triggerflow.store.posts import Admitted, Told
 from triggerflow.store.records import Claimed, FiringRecord
-from triggerflow.store.sqlite import admission, kin, places, registry, waits
+from triggerflow.store.sqlite import admission, registry, waits
 from triggerflow.store.sqlite import firings as written
 from triggerflow.store.sqlite.firing import (
-    Decision,
     Keys,
     decide,
     deliver,
-    has_fired,
     remember,
 )
 from triggerflow.store.waits import NewWait
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 Outcomes = list[Any]
 
 # How an instance begins of which nothing is asked.
-_ADMITTED: Final = admission.Standing()
+_ADMITTED: Final = Beginning()
 
 
 def next_number(db: sqlite3.Connection, table: str) -> int:
@@ -54,7 +53,7 @@ class Arrivals:
         self.generations: list[tuple[Any, ...]] = []
         self.cancels: list[tuple[int, int, tuple[NewWait, ...]]] = []
         self.opened = False
-        self.told = kin.Told()
+        self.told = Told()
         self._triggers: dict[str, tuple[int, str]] | None = None
         self._keys: Keys = {}
         self._keyed: dict[str, int] = {}
@@ -162,7 +161,7 @@ class Arrivals:
                 (new.admission.priority, standing.held, standing.due, number),
             )
         if mine and owned is not None:
-            owned.append(_claimed(number, new, origin, input))
+            owned.append(new.claimed(number, origin, input))
         return number
 
     def fire(
@@ -201,36 +200,20 @@ class Arrivals:
         if dead is not None:
             dead.chain = met.depth
             self.instance(dead, met.seq, trigger, generation=generation)
-        row = (
-            found.instance,
-            found.outcome,
-            found.error,
-            generation,
-            at,
-            source,
-            planned.due,
-            planned.attempts,
-            None if dead is None else dead.id,
-            found.earlier,
-        )
+        row = row_of(planned, found, generation, at, source)
         if over is None:
             self.firings.append((met.seq, trigger, *row))
         else:
             self.changed.append((over, *row))
-        return FiringRecord(
+        return record_of(
             name,
-            planned.trigger_cid,
-            found.instance,
-            found.error,
-            found.outcome,
-            at,
+            planned,
+            found,
             generation,
-            met.cid,
-            None if found.earlier is None else self._cid(found.earlier),
-            source=source,
-            due=planned.due,
-            attempts=planned.attempts,
-            dead_letter=None if dead is None else dead.id,
+            at,
+            source,
+            activity=met.cid,
+            earlier=None if found.earlier is None else self._cid(found.earlier),
         )
 
     def _start(
@@ -256,9 +239,9 @@ class Arrivals:
             self._keyed[new.id] = number
         return None
 
-    def _judge(self, new: NewInstance, asked: Admission, seq: int) -> admission.Verdict | None:
+    def _judge(self, new: NewInstance, asked: Admission, seq: int) -> Verdict | None:
         """What keeps an arrival from starting an instance of its own."""
-        admitted: places.Admitted = {}
+        admitted: Admitted = {}
         verdict = admission.judge(
             self.db, new, asked, activity=seq, now=new.created, admitted=admitted
         )
@@ -346,37 +329,3 @@ class Arrivals:
             self.instances.clear()
             self.generations.clear()
             self.cancels.clear()
-
-
-@attrs.define(slots=True)
-class Met:
-    """The activity of some firings."""
-
-    seq: int
-    cid: str
-    depth: int = 0
-
-
-def _claimed(number: int, new: NewInstance, origin: int, input: bytes) -> Claimed:
-    """A new instance as its owner gets it."""
-    return Claimed(
-        number=number,
-        id=new.id,
-        flow=new.flow,
-        version=new.version or 0,
-        generation=1,
-        log_length=0,
-        pending=None,
-        crashes=0,
-        cancelled=False,
-        input=input,
-        seed=new.seed,
-        started=None,
-        log=(),
-        inbox=(),
-        namespace=new.namespace,
-        correlation_id=new.correlation_id,
-        depth=new.depth,
-        chain=new.chain,
-        origin=origin,
-    )

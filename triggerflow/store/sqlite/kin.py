@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
-from triggerflow.core.codec import ValueCodec
-from triggerflow.core.failure import Failure
-from triggerflow.store.records import ENDED
+from triggerflow.store.posts import KINDS, NONE, Admitted, Post, Told, cancelled_while_held
 from triggerflow.store.sqlite import gathering, places, requests, waking
 from triggerflow.store.sqlite.progress import clear_instances
 
 if TYPE_CHECKING:
     import sqlite3
 
-# Instance, kind, name, payload, time.
-Letter = tuple[int, str, str, bytes, float]
 
 _INSERT: Final = "INSERT INTO inbox (instance, kind, name, payload, at) VALUES (?, ?, ?, ?, ?)"
-# None, encoded: a cancel carries nothing.
-NONE: Final = b"\xf6"
-# How an inbox row says what became of a child.
-KINDS: Final = {status: f"child_{status}" for status in ENDED}
 
 
 def is_there(db: sqlite3.Connection, id: str) -> bool:
@@ -38,32 +27,7 @@ def is_there(db: sqlite3.Connection, id: str) -> bool:
     return found is not None
 
 
-@attrs.define
-class Told:
-    """Whom a write concerns beside those that it was about.
-
-    Attributes:
-        owners: (number, owner) of instances that got a message or became runnable.
-        ended: public ids of those that ended without a turn.
-    """
-
-    owners: list[tuple[int, int | None]] = attrs.field(factory=list)
-    ended: list[str] = attrs.field(factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.owners or self.ended)
-
-    def add(self, other: Told) -> None:
-        """These, too."""
-        self.owners += other.owners
-        self.ended += other.ended
-
-    def woken(self, admitted: places.Admitted) -> None:
-        """These were admitted: they wait for an owner."""
-        self.owners += [(number, None) for number in admitted]
-
-
-def post(db: sqlite3.Connection, letters: Sequence[Letter]) -> Told:
+def post(db: sqlite3.Connection, letters: Sequence[Post]) -> Told:
     """Put messages into inboxes, and wake whom they are for (see `waking`).
 
     A cancel ends one that is held.
@@ -86,14 +50,7 @@ def post(db: sqlite3.Connection, letters: Sequence[Letter]) -> Told:
     return told
 
 
-@cache
-def cancelled_while_held() -> bytes:
-    """The failure of an instance that was cancelled before it was admitted."""
-    failure = Failure("FlowCancelled", "cancelled while it was held", kind="cancelled")
-    return ValueCodec().encode(failure.to_record())
-
-
-def _held(db: sqlite3.Connection, letters: Iterable[Letter]) -> dict[int, tuple[bytes, float]]:
+def _held(db: sqlite3.Connection, letters: Iterable[Post]) -> dict[int, tuple[bytes, float]]:
     """Those who are to be cancelled and are held: number -> failure record and time."""
     cancelled = {number: at for number, kind, _, _, at in letters if kind == "cancel"}
     return {
@@ -108,7 +65,7 @@ def _held(db: sqlite3.Connection, letters: Iterable[Letter]) -> dict[int, tuple[
 
 def end_at_once(
     db: sqlite3.Connection, ending: dict[int, tuple[bytes, float]], told: Told
-) -> list[Letter]:
+) -> list[Post]:
     """End instances as cancelled, whatever they were at.
 
     Args:
@@ -138,7 +95,7 @@ def end_at_once(
             (json.dumps(list(ending)),),
         )
     ]
-    admitted: places.Admitted = {}
+    admitted: Admitted = {}
     places.release(db, [(number, False) for number in ending], admitted)
     told.woken(admitted)
     letters = cancel_children(db, [(number, at) for number, (_, at) in ending.items()], NONE)
@@ -158,7 +115,7 @@ def tell_parents(
     db: sqlite3.Connection,
     ended: Sequence[tuple[int, str, bytes | None, float]],
     gone: frozenset[int] = frozenset(),
-) -> list[Letter]:
+) -> list[Post]:
     """What parents that wait for one of these must hear.
 
     Args:
@@ -168,7 +125,7 @@ def tell_parents(
     if not ended:
         return []
     how = {number: (status, value, at) for number, status, value, at in ended}
-    letters: list[Letter] = []
+    letters: list[Post] = []
     for number, id, parent in db.execute(
         "SELECT c.id, c.public_id, c.parent FROM instance c JOIN instance p ON p.id = c.parent"
         " WHERE c.id IN (SELECT value FROM json_each(?)) AND c.awaited = 1"
@@ -183,7 +140,7 @@ def tell_parents(
 
 def answer_joins(
     db: sqlite3.Connection, parent: int, children: Sequence[str], at: float
-) -> list[Letter]:
+) -> list[Post]:
     """Wait for these children from now on; those that have ended are told at once."""
     listed = json.dumps(children)
     db.execute(
@@ -204,9 +161,9 @@ def answer_joins(
 
 def cancel_children(
     db: sqlite3.Connection, parents: Iterable[tuple[int, float]], none: bytes
-) -> list[Letter]:
+) -> list[Post]:
     """Cancels for the live children of instances that end as cancelled."""
-    letters: list[Letter] = []
+    letters: list[Post] = []
     for parent, at in parents:
         letters += _cancels(
             db.execute(
@@ -223,7 +180,7 @@ def cancel_children(
 
 def cancel_one(
     db: sqlite3.Connection, parent: int, child: str, none: bytes, at: float
-) -> list[Letter]:
+) -> list[Post]:
     """A cancel for one child, unless it has ended or has one already."""
     found = db.execute(
         "SELECT id FROM instance WHERE public_id = ? AND parent = ? AND cancelled = 0"
@@ -235,18 +192,18 @@ def cancel_one(
     return letters
 
 
-def cancels(db: sqlite3.Connection, numbers: Iterable[int], at: float) -> list[Letter]:
+def cancels(db: sqlite3.Connection, numbers: Iterable[int], at: float) -> list[Post]:
     """Cancels for these live instances, none of which has one already."""
     letters = _cancels([(number,) for number in numbers], NONE, at)
     _mark(db, letters)
     return letters
 
 
-def _cancels(rows: list[tuple[int]], none: bytes, at: float) -> list[Letter]:
+def _cancels(rows: list[tuple[int]], none: bytes, at: float) -> list[Post]:
     return [(number, "cancel", "", none, at) for (number,) in rows]
 
 
-def _mark(db: sqlite3.Connection, letters: list[Letter]) -> None:
+def _mark(db: sqlite3.Connection, letters: list[Post]) -> None:
     db.executemany(
         "UPDATE instance SET cancelled = 1 WHERE id = ?", [(number,) for number, *_ in letters]
     )

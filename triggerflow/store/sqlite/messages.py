@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store.holding import FOR_A_PLACE
 from triggerflow.store.operations import Outcome, Send, Terminate, Unblock, Verdict
+from triggerflow.store.posts import Admitted, Told
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import kin, places, tasks, waking
 from triggerflow.store.sqlite.incoming import next_number
@@ -67,9 +69,9 @@ def send(
             )
             if places.asks_for_any(db, number):
                 # It gave its places back when it failed.
-                admitted: places.Admitted = {}
+                admitted: Admitted = {}
                 places.proceed(db, number, admitted)
-                target[6] = 0 if number in admitted else places.FOR_A_PLACE
+                target[6] = 0 if number in admitted else FOR_A_PLACE
         elif owner is None or owner != worker:
             woken.append((number, op.kind, op.name))
         outcomes[index] = Outcome(
@@ -156,14 +158,14 @@ def terminate(db: sqlite3.Connection, op: Terminate) -> Outcome:
     number, status, owner = row
     if status in ENDED:
         return Outcome(Verdict.GONE, instance=op.instance, detail=status)
-    told = kin.Told()
+    told = Told()
     letters = kin.end_at_once(db, {number: (op.value, op.at)}, told)
     tasks.clear_instances(db, [(number,)])
     told.add(kin.post(db, letters))
     return _applied(op.instance, number, told, owner)
 
 
-def _applied(instance: str, number: int, told: kin.Told, owner: int | None = None) -> Outcome:
+def _applied(instance: str, number: int, told: Told, owner: int | None = None) -> Outcome:
     return Outcome(
         Verdict.APPLIED,
         instance=instance,

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from triggerflow.store.holding import FOR_A_PLACE, GIVEN_BACK, RESERVED, TAKEN, WAITS
+from triggerflow.store.posts import Admitted
 
 if TYPE_CHECKING:
     import sqlite3
 
     from triggerflow.core.admission_request import Place
-
-RESERVED, WAITS, TAKEN, GIVEN_BACK = range(4)
-# What `instance.held` says of one that waits for a place.
-FOR_A_PLACE: Final = 4
-
-# Who was admitted, in order.
-Admitted = dict[int, None]
 
 
 def reserve(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from triggerflow.store.decided import Met
 from triggerflow.store.operations import Outcome, Redispatch, Verdict
 from triggerflow.store.sqlite import registry
-from triggerflow.store.sqlite.incoming import Arrivals, Met
+from triggerflow.store.sqlite.incoming import Arrivals
 
 if TYPE_CHECKING:
     import sqlite3

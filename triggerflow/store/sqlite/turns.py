@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggerflow.store.acts import ContinueAsNew
 from triggerflow.store.operations import APPLIED, FENCED, Block, Outcome, Turn, Verdict
+from triggerflow.store.posts import Admitted, Told
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import (
     acts,
@@ -77,7 +78,7 @@ def turns(
 def _write(
     db: sqlite3.Connection, worker: int, won: list[tuple[int, Turn]], outcomes: list[Any]
 ) -> None:
-    told = kin.Told()
+    told = Told()
     emitted: set[int] = set()
     if any(op.acts or op.status in ENDED for _, op in won):
         told, emitted = acts.carry_out(db, worker, won)
@@ -148,7 +149,7 @@ def _write(
     )
     if ended:
         over = [(op.number, op.status == "failed") for op in leaving if op.status in ENDED]
-        admitted: places.Admitted = {}
+        admitted: Admitted = {}
         places.release(db, over, admitted)
         told.woken(admitted)
     if told or emitted:

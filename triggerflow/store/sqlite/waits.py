@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from triggerflow.store.operations import Outcome, Verdict
+from triggerflow.store.posts import Post
 from triggerflow.store.records import ENDED
 from triggerflow.store.sqlite import kin
 from triggerflow.store.waits import Standing, WaitRecord
@@ -126,7 +127,7 @@ def watch(
         )
 
 
-def _hit(db: sqlite3.Connection, hit: Hit, at: float) -> list[kin.Letter]:
+def _hit(db: sqlite3.Connection, hit: Hit, at: float) -> list[Post]:
     row = db.execute(
         "SELECT instance, tag, action, scanned, upto FROM wait WHERE id = ?", (hit.wait,)
     ).fetchone()
